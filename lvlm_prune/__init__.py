@@ -1,0 +1,43 @@
+"""Prune the visual tokens of a vision-language model with one added line.
+
+The public names are loaded on first use, so that `import lvlm_prune` and `lvlm-prune --help` stay
+fast and import neither torch nor transformers.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lvlm_prune.attachment import Attachment, attach, prune_inputs
+    from lvlm_prune.config import PruneConfig
+    from lvlm_prune.report import PruneReport
+    from lvlm_prune.splice import Plan
+
+__version__ = version("lvlm-prune")
+
+_HOMES = {
+    "Attachment": "lvlm_prune.attachment",
+    "attach": "lvlm_prune.attachment",
+    "prune_inputs": "lvlm_prune.attachment",
+    "PruneConfig": "lvlm_prune.config",
+    "PruneReport": "lvlm_prune.report",
+    "Plan": "lvlm_prune.splice",
+}
+
+__all__ = [
+    "Attachment",
+    "Plan",
+    "PruneConfig",
+    "PruneReport",
+    "__version__",
+    "attach",
+    "prune_inputs",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lvlm_prune' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

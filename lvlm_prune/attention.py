@@ -1,0 +1,57 @@
+"""Rows and column sums of an attention matrix that was never formed.
+
+In: the query and key of one attention module, `[I, H, T, d]`, as they enter its fused kernel (after
+any rotary embedding or normalisation), and its scale. Out: the few numbers a method ranks by, in
+float32, equal to what eager attention would have given. Knows nothing about models or tokens other
+than that row 0 may be a CLS token.
+"""
+
+import torch
+from torch import Tensor
+
+# Upper limit of the block of attention weights that is held at one time, in elements (16 MiB).
+BLOCK_ELEMENTS = 4 * 1024 * 1024
+
+
+def cls_row(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """Attention of the CLS query (row 0) to the patches.
+
+    Args:
+        query: `[I, H, N + 1, d]`.
+        key: `[I, H, N + 1, d]`.
+        scale: factor of the logits, usually d ** -0.5.
+
+    Returns:
+        `[I, H, N]`, float32. The softmax runs over all N + 1 keys, then the CLS column is removed,
+        so a row sums to less than 1.
+    """
+    return _weights(query[:, :, :1], key, scale)[:, :, 0, 1:]
+
+
+def received_attention(query: Tensor, key: Tensor, scale: float, rows: int | None = None) -> Tensor:
+    """Attention that each key receives, averaged over heads and queries.
+
+    Args:
+        query: `[I, H, T, d]`.
+        key: `[I, H, T, d]`.
+        scale: factor of the logits.
+        rows: None for all T queries (exact, in blocks), or a number of evenly spaced queries.
+
+    Returns:
+        `[I, T]`, float32, each row sums to 1.
+    """
+    if rows is not None and rows < query.shape[2]:
+        step = torch.arange(rows, device=query.device) * query.shape[2] // rows
+        query = query[:, :, step]
+    images, heads, length, _ = query.shape
+    block = max(1, BLOCK_ELEMENTS // max(1, images * heads * key.shape[2]))
+    total = torch.zeros(images, key.shape[2], dtype=torch.float32, device=key.device)
+    for chunk in query.split(block, dim=2):
+        total += _weights(chunk, key, scale).sum(dim=(1, 2))
+    return total / (heads * length)
+
+
+def _weights(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """Softmax weights in float32 for some queries, `[I, H, rows, T]`."""
+    logits = query.float() @ key.float().transpose(-1, -2) * scale
+    return logits.softmax(dim=-1)

@@ -1,0 +1,68 @@
+"""Remember which columns of a conversation a shortened KV cache holds.
+
+A pruned cache is shorter than the conversation that the caller sees. Its owner is the cache object
+itself, so nothing is kept on the model and two conversations cannot mix. Tokens that were generated
+after the prompt stand in both in the same order, so the columns of a decode step need no update.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_ATTRIBUTE = "_lvlm_prune_columns"
+
+
+@dataclass(frozen=True)
+class CacheColumns:
+    """The columns that a cache was filled with.
+
+    Args:
+        index: `[B, S]` int64, original column of each cached column, -1 for padding.
+        length: columns of the conversation that these stand for.
+    """
+
+    index: Tensor
+    length: int
+
+    def extended(self, cached: int) -> "CacheColumns":
+        """Add the generated tokens of a cache that now holds `cached` columns."""
+        extra = cached - self.index.shape[1]
+        new = torch.arange(self.length, self.length + extra, device=self.index.device)
+        index = torch.cat([self.index, new.expand(self.index.shape[0], -1)], dim=1)
+        return CacheColumns(index, self.length + extra)
+
+
+def carries_columns(cache: Any) -> bool:
+    """Whether a cache (or None) was shortened by an attachment."""
+    return getattr(cache, _ATTRIBUTE, None) is not None
+
+
+def columns_in(cache: Any, batch: int, device: torch.device) -> CacheColumns:
+    """The columns that a cache holds now; an unmarked cache holds all it has seen.
+
+    Args:
+        cache: a transformers cache, or None.
+        batch: rows B of the call.
+        device: device of the index.
+    """
+    cached = 0 if cache is None else int(cache.get_seq_length())
+    if carries_columns(cache):
+        columns: CacheColumns = getattr(cache, _ATTRIBUTE)
+        if columns.index.shape[0] not in (batch, 1):
+            columns = CacheColumns(
+                columns.index.repeat_interleave(batch // columns.index.shape[0], 0), columns.length
+            )
+        return columns.extended(cached)
+    return CacheColumns(torch.arange(cached, device=device).expand(batch, -1), cached)
+
+
+def mark(cache: Any, columns: CacheColumns) -> None:
+    """Write onto a cache which columns it will hold after the call."""
+    setattr(cache, _ATTRIBUTE, columns)
+
+
+def unmark(cache: Any) -> CacheColumns | None:
+    """Take the mark off a cache, so that the decode steps of `generate` do not see it."""
+    return None if cache is None else cache.__dict__.pop(_ATTRIBUTE, None)

@@ -1,0 +1,93 @@
+"""PruneConfig: what to prune, as one frozen, serialisable value.
+
+The same names are used in Python, on the command line and in result files. It knows nothing about
+models; `attach` checks it against one.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from lvlm_prune.budget import check_keep
+
+FILE_NAME = "prune_config.json"
+SINK_POLICIES = ("ignore", "keep", "drop", "only")
+POSITIONS = ("original", "compact")
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """How the visual tokens of each image are chosen.
+
+    Args:
+        method: name of a method; `lvlm-prune methods` lists them.
+        keep: tokens per image (int) or share of them (float in (0, 1]).
+        options: settings of the method itself, such as `{"start_layer": 16}`.
+        sinks: what happens to ViT sink tokens: `ignore` (ranked like any other token), `keep`
+            (always kept, inside the budget), `drop` (never kept), `only` (nothing else is kept).
+        sink_threshold: norm above which a patch is a sink; None finds the gap in the log-norms.
+        positions: `original` rotary positions for the kept tokens (exactly the model with the
+            other tokens masked), or `compact` ones (renumbered, as some papers do).
+        seed: seed of methods that draw at random.
+    """
+
+    method: str = "visionzip"
+    keep: int | float = 0.25
+    options: Mapping[str, Any] = field(default_factory=dict)
+    sinks: str = "ignore"
+    sink_threshold: float | None = None
+    positions: str = "original"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keep", check_keep(self.keep))
+        object.__setattr__(self, "options", dict(self.options))
+        _check_choice("sinks", self.sinks, SINK_POLICIES)
+        _check_choice("positions", self.positions, POSITIONS)
+        if not isinstance(self.method, str):
+            raise TypeError(f"method must be a name, got {self.method!r}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise TypeError(f"seed must be an int, got {self.seed!r}")
+        if self.sink_threshold is not None and not self.sink_threshold > 0:
+            raise ValueError(
+                f"sink_threshold must be a positive norm or None (log-gap rule), "
+                f"got {self.sink_threshold!r}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-ready values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "PruneConfig":
+        """Build a config from `to_dict`'s values; unknown keys are errors."""
+        known = [f.name for f in fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ValueError(f"unknown config keys {unknown}; known: {known}")
+        return cls(**values)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write `prune_config.json` into a folder (made if absent) and return its path."""
+        from lvlm_prune import __version__
+
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        values = {"lvlm_prune_version": __version__, **self.to_dict()}
+        (path / FILE_NAME).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        return path / FILE_NAME
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "PruneConfig":
+        """Read the `prune_config.json` of a folder."""
+        values = json.loads((Path(folder) / FILE_NAME).read_text(encoding="utf-8"))
+        values.pop("lvlm_prune_version", None)
+        return cls.from_dict(values)
+
+
+def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Raise a ValueError that lists the allowed values."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")

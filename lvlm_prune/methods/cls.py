@@ -1,0 +1,50 @@
+"""Keep the patches that the CLS token attends to most (FasterVLM).
+
+In: the CLS row of one encoder layer, `[I, H, N]`. Out: the K patches with the largest mean over
+heads, in raster order, nothing merged. FasterVLM (arXiv 2412.01818, official code f5d5f12) reads
+the layer whose output is projected, layer -2 of CLIP. Needs an encoder with a CLS token.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from lvlm_prune.methods.contract import EncoderShape, Method, Selection
+from lvlm_prune.select import top_rows
+from lvlm_prune.signals import SignalRequest, Signals
+
+
+def cls_scores(cls: Tensor) -> Tensor:
+    """Mean over heads of CLS rows, `[I, H, N]` to `[I, N]`."""
+    return cls.mean(dim=1)
+
+
+def request(shape: EncoderShape, options: Mapping[str, Any]) -> SignalRequest:
+    """Ask for the CLS row of `layer`, by default the layer that is projected."""
+    layer = options["layer"]
+    if layer is None:
+        return SignalRequest(cls_layers=(shape.feature_layer,))
+    if not -shape.depth <= layer < shape.depth:
+        raise ValueError(
+            f"layer={layer} is outside the encoder's {shape.depth} layers; "
+            f"pass {-shape.depth}..{shape.depth - 1} or None"
+        )
+    return SignalRequest(cls_layers=(layer % shape.depth,))
+
+
+def select(signals: Signals, keep: int, **options: Any) -> Selection:
+    """Keep the top rows of the one CLS row that was requested."""
+    assert signals.cls is not None
+    scores = cls_scores(signals.cls[:, 0])
+    return Selection(kept=top_rows(scores, keep), scores=scores)
+
+
+METHOD = Method(
+    name="cls",
+    summary="top CLS attention of the projected encoder layer",
+    source="FasterVLM, arXiv 2412.01818",
+    select=select,
+    request=request,
+    options={"layer": None},
+)

@@ -1,0 +1,96 @@
+"""What every pruning method is: a request for signals and one pure function on them.
+
+`select(signals, keep, **options)` gets the signals of I images of one size and returns which rows
+stay. It knows no model and no config object.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from lvlm_prune.signals import SignalRequest, Signals
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """What a method may know of a vision encoder when it asks for signals.
+
+    Args:
+        depth: number of layers.
+        feature_layer: layer (0-based) whose output is projected.
+        has_cls: whether row 0 is a CLS token.
+    """
+
+    depth: int
+    feature_layer: int
+    has_cls: bool
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The choice for I images of N tokens each.
+
+    Args:
+        kept: `[I, K]` int64, ascending and unique in each image.
+        scores: `[I, N]` float32, higher is kept, or None where the method ranks no tokens.
+        hidden: `[I, K, d]` encoder rows to project in place of the kept ones, or None.
+        replaced: `[I, K]` bool, the kept rows that `hidden` changes; None with `hidden` None.
+        features: `[I, K, D]` projected rows in place of the kept ones, or None.
+    """
+
+    kept: Tensor
+    scores: Tensor | None = None
+    hidden: Tensor | None = None
+    replaced: Tensor | None = None
+    features: Tensor | None = None
+
+
+class Select(Protocol):
+    """The function of a method."""
+
+    def __call__(self, signals: Signals, keep: int, **options: Any) -> Selection:
+        """Choose `keep` rows of each image."""
+
+
+def no_signals(shape: EncoderShape, options: Mapping[str, Any]) -> SignalRequest:
+    """The request of a method that reads only features, encoder rows and the grid."""
+    return SignalRequest()
+
+
+@dataclass(frozen=True)
+class Method:
+    """A pruning method and everything the rest of the project may know about it.
+
+    Args:
+        name: the name in Python, on the command line and in result files.
+        summary: one line for `lvlm-prune methods`.
+        source: paper, equation or code it follows.
+        select: the pure function.
+        request: the signals it needs, given the encoder's shape and its options.
+        options: option names with their defaults; other names are errors.
+        ranks: whether any subset of tokens can be ranked, so that ViT sinks can be excluded.
+        drops: False for a control that keeps everything on purpose.
+        seeded: whether `select` takes the config's `seed`.
+        encoder_grid: for methods that shrink the image, the grid to encode; gets the full grid.
+    """
+
+    name: str
+    summary: str
+    source: str
+    select: Select
+    request: Callable[[EncoderShape, Mapping[str, Any]], SignalRequest] = no_signals
+    options: Mapping[str, Any] = field(default_factory=dict)
+    ranks: bool = True
+    drops: bool = True
+    seeded: bool = False
+    encoder_grid: Callable[[tuple[int, int], int], tuple[int, int]] | None = None
+
+    def complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge options with the defaults; unknown names are errors."""
+        unknown = sorted(set(options) - set(self.options))
+        if unknown:
+            allowed = ", ".join(self.options) or "none"
+            raise ValueError(f"method {self.name!r} has no options {unknown}; allowed: {allowed}")
+        return {**self.options, **options}

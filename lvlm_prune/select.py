@@ -1,0 +1,38 @@
+"""Choose rows from scores. Pure tensor functions shared by the methods."""
+
+import torch
+from torch import Tensor
+
+
+def top_rows(scores: Tensor, k: int) -> Tensor:
+    """The k highest-scored rows, ascending; equal scores go to the earlier row.
+
+    Args:
+        scores: `[I, N]`, higher is kept.
+        k: rows to keep, 1 <= k <= N.
+
+    Returns:
+        `[I, k]` int64, ascending.
+    """
+    order = scores.argsort(dim=-1, descending=True, stable=True)
+    return order[:, :k].sort(dim=-1).values
+
+
+def other_rows(kept: Tensor, n: int) -> Tensor:
+    """The rows that were not kept, ascending.
+
+    Args:
+        kept: `[I, k]` int64, unique in each image.
+        n: rows of an image.
+
+    Returns:
+        `[I, n - k]` int64.
+    """
+    free = torch.ones(kept.shape[0], n, dtype=torch.bool, device=kept.device)
+    free.scatter_(1, kept, False)
+    return free.nonzero()[:, 1].view(kept.shape[0], n - kept.shape[1])
+
+
+def take_rows(values: Tensor, rows: Tensor) -> Tensor:
+    """Gather rows of `[I, N, d]` by `[I, k]` into `[I, k, d]`."""
+    return values.gather(1, rows.unsqueeze(-1).expand(-1, -1, values.shape[-1]))

@@ -1,0 +1,174 @@
+"""Take dropped visual tokens out of a prompt, and remember where everything was.
+
+In: the prompt's tensors `[B, L]` and, for each image, which of its N tokens stay and the rows they
+carry. Out: tensors `[B, L']` in which the kept tokens stand in order, with their original rotary
+positions, padded on the side the prompt was padded on, and the `Plan`. Rows of a
+batch may lose different numbers of tokens. Knows nothing about models or methods.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from lvlm_prune.errors import PlaceholderMismatchError
+
+IGNORED_LABEL = -100  # cross entropy skips it
+
+
+@dataclass(frozen=True)
+class ImageRows:
+    """The tokens of one image that stay.
+
+    Args:
+        kept: `[K]` int64, ascending, in 0..N-1.
+        features: `[K, D]`, what the LLM gets for them.
+        total: N.
+    """
+
+    kept: Tensor
+    features: Tensor
+    total: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where every column of a shortened prompt came from.
+
+    Args:
+        index: `[B, L']` int64, original column of each new column, -1 for padding.
+        length: L, columns of the original prompt.
+        kept: for each image, the kept tokens, ascending.
+        totals: for each image, N.
+    """
+
+    index: Tensor
+    length: int
+    kept: list[Tensor]
+    totals: list[int]
+
+    @property
+    def dropped(self) -> int:
+        """Visual tokens that were dropped, all images together."""
+        return sum(self.totals) - sum(len(kept) for kept in self.kept)
+
+    def gather(self, values: Tensor, fill: Any = 0) -> Tensor:
+        """Bring `[B, L]` values of the original prompt into the order of the new one, `[B, L']`."""
+        return gather_columns(values, self.index, fill)
+
+    def mask(self) -> Tensor:
+        """Original columns that are in the new prompt, `[B, L]` bool."""
+        marked = torch.zeros(
+            self.index.shape[0], self.length + 1, dtype=torch.bool, device=self.index.device
+        )
+        # Padding points at -1, which is the extra last column.
+        return marked.scatter(1, self.index % (self.length + 1), True)[:, :-1]
+
+
+def gather_columns(values: Tensor, index: Tensor, fill: Any = 0) -> Tensor:
+    """Gather columns of `[B, L]` by `[B, L']`; where the index is -1, `fill`."""
+    return values.gather(1, index.clamp(min=0)).masked_fill(index < 0, fill)
+
+
+def image_columns(input_ids: Tensor, image_token_id: int, totals: list[int]) -> list[Tensor]:
+    """Find the placeholder columns of each image.
+
+    Args:
+        input_ids: `[B, L]`.
+        image_token_id: id of the placeholder token.
+        totals: N of each image, in the order of the prompts.
+
+    Returns:
+        For each image, `[N, 2]` int64: row and column of each placeholder.
+
+    Raises:
+        PlaceholderMismatchError: the counts differ, or an image would span two prompts.
+    """
+    places = (input_ids == image_token_id).nonzero()
+    if places.shape[0] != sum(totals):
+        raise PlaceholderMismatchError(
+            f"the prompt has {places.shape[0]} placeholder tokens (id {image_token_id}) but the "
+            f"{len(totals)} image(s) have {sum(totals)} visual tokens; make both with the model's "
+            "own processor"
+        )
+    columns = list(places.split(totals)) if totals else []
+    for number, place in enumerate(columns):
+        if place[0, 0] != place[-1, 0]:
+            raise PlaceholderMismatchError(
+                f"image {number} spans prompts {int(place[0, 0])} and {int(place[-1, 0])}; "
+                "each prompt needs all placeholder tokens of its own images"
+            )
+    return columns
+
+
+def make_plan(
+    attention_mask: Tensor, columns: list[Tensor], kept: list[Tensor], totals: list[int]
+) -> Plan:
+    """Decide the columns of the shortened prompt.
+
+    Args:
+        attention_mask: `[B, L]`, 0 for padding.
+        columns: for each image, `[N, 2]` row and column of its placeholders.
+        kept: for each image, `[K]` kept tokens.
+        totals: for each image, N.
+
+    Returns:
+        The plan. If nothing is dropped it is the prompt itself, padding included.
+    """
+    stays = attention_mask.bool()
+    length = attention_mask.shape[1]
+    if sum(totals) == sum(len(rows) for rows in kept):
+        index = torch.arange(length, device=stays.device).expand(stays.shape[0], -1)
+        return Plan(index, length, kept, totals)
+    drop = torch.zeros_like(stays)
+    for place, rows in zip(columns, kept, strict=True):
+        drop[place[:, 0], place[:, 1]] = True
+        place = place[rows.to(place.device)]
+        drop[place[:, 0], place[:, 1]] = False
+    left = not bool((attention_mask[:, -1] == 0).any())
+    rows_of = [row.nonzero()[:, 0] for row in stays & ~drop]
+    index = pad_sequence(
+        rows_of, batch_first=True, padding_value=-1, padding_side="left" if left else "right"
+    )
+    return Plan(index, length, kept, totals)
+
+
+def splice(
+    inputs: dict[str, Tensor], images: list[ImageRows], image_token_id: int
+) -> tuple[dict[str, Tensor], Plan]:
+    """Shorten the tensors of a prompt.
+
+    Args:
+        inputs: `input_ids` `[B, L]` and any of `attention_mask`, `position_ids`, `labels`,
+            `token_type_ids`, `mm_token_type_ids`, all `[B, L]`.
+        images: the kept tokens of each image, in the order of the prompts.
+        image_token_id: id of the placeholder token.
+
+    Returns:
+        The same names, shortened, plus `attention_mask` and `position_ids` where tokens were
+        dropped; and the plan. Without a drop the inputs are returned as they are.
+    """
+    ids = inputs["input_ids"]
+    mask = inputs.get("attention_mask")
+    mask = torch.ones_like(ids) if mask is None else mask
+    totals = [image.total for image in images]
+    columns = image_columns(ids, image_token_id, totals)
+    plan = make_plan(mask, columns, [image.kept for image in images], totals)
+    if not plan.dropped:
+        return dict(inputs), plan
+    # Padding is masked, but it must not look like a placeholder.
+    fills = {"input_ids": int(image_token_id == 0), "labels": IGNORED_LABEL}
+    positions = inputs.get("position_ids")
+    positions = positions_of(mask) if positions is None else positions.expand_as(ids)
+    columns_of = {**inputs, "attention_mask": mask, "position_ids": positions}
+    return {
+        name: plan.gather(value, fills.get(name, 0)) for name, value in columns_of.items()
+    }, plan
+
+
+def positions_of(mask: Tensor) -> Tensor:
+    """Rotary positions that transformers gives a padded prompt, `[B, L]`."""
+    positions = mask.long().cumsum(-1) - 1
+    return positions.masked_fill(mask == 0, 0)

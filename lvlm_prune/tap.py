@@ -1,0 +1,87 @@
+"""Read the query and key of ONE attention module while its own kernel runs.
+
+The module gets a shallow copy of its config that names a registered attention function; the
+function shows query and key to a recorder and then calls the implementation that the original
+config names (sdpa, flash, eager). Every other module, the masks and the outputs stay as they were,
+bit for bit. Installing is counted, so an attachment and `prune_inputs` can share a tap; recorders
+live in a context variable, so threads do not see each other's.
+"""
+
+import copy
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+TAP_NAME = "lvlm_prune_tap"
+Recorder = Callable[[Tensor, Tensor, float], None]
+
+_recorders: ContextVar[Mapping[int, Recorder]] = ContextVar("lvlm_prune_recorders")
+_lock = Lock()
+
+
+def install_tap(module: nn.Module) -> None:
+    """Let recorders see the query and key of an attention module.
+
+    Args:
+        module: a transformers attention module, with `config` and the attention interface.
+    """
+    with _lock:
+        if TAP_NAME not in ALL_ATTENTION_FUNCTIONS:
+            ALL_ATTENTION_FUNCTIONS.register(TAP_NAME, _tapped_attention)
+        config: Any = module.config
+        if config._attn_implementation != TAP_NAME:
+            tapped = copy.copy(config)
+            tapped._lvlm_prune_base = config
+            tapped._lvlm_prune_users = 0
+            # The public setter would reach into sub-configs that the copy shares.
+            tapped._attn_implementation_internal = TAP_NAME
+            module.config = tapped
+        module.config._lvlm_prune_users += 1  # type: ignore[operator, union-attr]
+
+
+def remove_tap(module: nn.Module) -> None:
+    """Undo one `install_tap`; the last one puts the original config back."""
+    with _lock:
+        config: Any = module.config
+        config._lvlm_prune_users -= 1
+        if config._lvlm_prune_users == 0:
+            module.config = config._lvlm_prune_base
+
+
+@contextmanager
+def recording(recorders: Mapping[nn.Module, Recorder]) -> Iterator[None]:
+    """Call `recorder(query, key, scale)` for each tapped module that runs inside the block.
+
+    Args:
+        recorders: one function for each module; tensors are `[I, H, T, d]`, detached.
+    """
+    token = _recorders.set({id(module): recorder for module, recorder in recorders.items()})
+    try:
+        yield
+    finally:
+        _recorders.reset(token)
+
+
+def _tapped_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
+) -> tuple[Tensor, Tensor | None]:
+    """Show query and key to the recorder, then run the module's own implementation."""
+    recorder = _recorders.get({}).get(id(module))
+    if recorder is not None:
+        scale = kwargs.get("scaling")
+        with torch.no_grad():
+            recorder(query, key, query.shape[-1] ** -0.5 if scale is None else scale)
+    config: Any = module.config
+    # Eager attention is no registered function: each modeling file has its own.
+    eager = sys.modules[type(module).__module__].eager_attention_forward
+    base = ALL_ATTENTION_FUNCTIONS.get_interface(
+        config._lvlm_prune_base._attn_implementation, eager
+    )
+    return base(module, query, key, value, attention_mask, **kwargs)
