@@ -1,0 +1,185 @@
+"""The command line: run, eval, speed, methods, models.
+
+Only typer is imported here; each command imports what it needs when it runs, so `--help` answers at
+once. Mistakes of the user end in one sentence on stderr and exit code 1, never in a traceback.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="lvlm-prune",
+    help="Prune the visual tokens of a vision-language model, and measure what it costs and saves.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(help="Folder or hub name of a model; the bundled trained model if not given."),
+]
+DeviceOption = Annotated[str, typer.Option(help="Torch device, such as cpu or cuda.")]
+SinksOption = Annotated[
+    str, typer.Option(help="What happens to ViT sink tokens: ignore, keep, drop or only.")
+]
+
+
+@app.command()
+def run(
+    image: Annotated[Path, typer.Argument(help="Image file (PNG, JPEG, WebP, BMP or GIF).")],
+    question: Annotated[str, typer.Argument(help="Question about the image.")],
+    model: ModelOption = None,
+    method: Annotated[str, typer.Option(help="See `lvlm-prune methods`.")] = "visionzip",
+    keep: Annotated[
+        str, typer.Option(help="Tokens per image (64) or share of them (0.25 or 25%).")
+    ] = "0.25",
+    sinks: SinksOption = "ignore",
+    plant_sinks: Annotated[
+        bool, typer.Option(help="Plant ViT sinks in the bundled model first (a demonstration).")
+    ] = False,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of the answers.")] = 32,
+    save: Annotated[
+        Path, typer.Option(help="Where the picture of kept and dropped tokens goes.")
+    ] = Path("runs/run.png"),
+    device: DeviceOption = "cpu",
+) -> None:
+    """Ask one question with all visual tokens and with the kept ones; save the picture."""
+    from lvlm_prune.show import show_run
+
+    show_run(
+        image=image,
+        question=question,
+        model=model,
+        method=method,
+        keep=_keep(keep),
+        sinks=sinks,
+        plant=plant_sinks,
+        max_new_tokens=max_new_tokens,
+        save=save,
+        device=device,
+    )
+
+
+@app.command("eval")
+def evaluate(
+    benchmark: Annotated[str, typer.Option(help="Which benchmark: probe (bundled).")] = "probe",
+    model: ModelOption = None,
+    method: Annotated[str, typer.Option(help="Methods, separated by commas, or all.")] = "all",
+    keep: Annotated[
+        str, typer.Option(help="Budgets, separated by commas: 64, 0.25 or 25%.")
+    ] = "0.25,0.125,0.06",
+    sinks: SinksOption = "ignore",
+    plant_sinks: Annotated[
+        bool, typer.Option(help="Plant ViT sinks in the bundled model first (a demonstration).")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first images.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions in one batch.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of random choices.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for results, table and plot.")] = Path(
+        "runs/probe"
+    ),
+    device: DeviceOption = "cpu",
+) -> None:
+    """Answer a benchmark unpruned, then with every method at every budget; write a table."""
+    from lvlm_prune.eval.grid import evaluate_grid
+
+    evaluate_grid(
+        benchmark=benchmark,
+        model=model,
+        methods=_names(method),
+        keeps=[_keep(value) for value in keep.split(",")],
+        sinks=sinks,
+        plant=plant_sinks,
+        limit=limit,
+        batch_size=batch_size,
+        seed=seed,
+        out=out,
+        device=device,
+    )
+
+
+@app.command()
+def speed(
+    preset: Annotated[
+        str, typer.Option(help="Shapes of the random-weight model: cpu, llava-1.5-7b.")
+    ] = "cpu",
+    method: Annotated[
+        str, typer.Option(help="Methods, separated by commas, or all.")
+    ] = "cls,vtc_cls,visionzip,divprune",
+    keep: Annotated[str, typer.Option(help="Tokens per image (64) or share (0.25).")] = "64",
+    repeats: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 7,
+    new_tokens: Annotated[int, typer.Option(min=2, help="Tokens to decode.")] = 16,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for results and table.")] = Path("runs/speed"),
+    device: DeviceOption = "cpu",
+) -> None:
+    """Time every stage with random weights, beside the unpruned model and the ideal."""
+    from lvlm_prune.eval.speed import measure_speed
+
+    measure_speed(
+        preset=preset,
+        methods=_names(method),
+        keep=_keep(keep),
+        repeats=repeats,
+        new_tokens=new_tokens,
+        threads=threads,
+        out=out,
+        device=device,
+    )
+
+
+@app.command()
+def methods() -> None:
+    """List the pruning methods with their sources and options."""
+    from lvlm_prune.methods import METHODS
+
+    for name, method in METHODS.items():
+        options = ", ".join(f"{key}={value}" for key, value in method.options.items())
+        typer.echo(f"{name:<11} {method.summary}")
+        typer.echo(f"{'':<11} {method.source}" + (f"; options: {options}" if options else ""))
+
+
+@app.command()
+def models() -> None:
+    """List the model families that can be pruned."""
+    from lvlm_prune.adapters import FAMILIES
+
+    for family in FAMILIES:
+        typer.echo(f"{family.model_type:<11} {family.covers}")
+
+
+def _keep(text: str) -> int | float:
+    """Read a budget: `64` is tokens, `0.25` and `25%` are shares."""
+    from lvlm_prune.budget import check_keep
+
+    text = text.strip()
+    try:
+        if text.endswith("%"):
+            return check_keep(float(text[:-1]) / 100)
+        return check_keep(int(text) if text.lstrip("+-").isdigit() else float(text))
+    except ValueError as error:
+        raise ValueError(f"--keep {text}: {error}") from None
+
+
+def _names(text: str) -> list[str]:
+    """Read method names; `all` is every method."""
+    from lvlm_prune.methods import METHODS, method_named
+
+    if text.strip() == "all":
+        return list(METHODS)
+    return [method_named(name.strip()).name for name in text.split(",")]
+
+
+def main() -> None:
+    """Entry point: turn mistakes of the user into one sentence."""
+    try:
+        app()
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+        if type(error) is RuntimeError:
+            raise
+        typer.echo(f"lvlm-prune: {error}", err=True)
+        sys.exit(1)
