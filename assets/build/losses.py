@@ -1,0 +1,144 @@
+"""Auxiliary losses of stage 2, which break the plateau of plain answer training.
+
+In: embeddings, hidden states and the truth of the scenes. Out: scalar losses.
+Grounding: two heads of LLM layer 0 let a class word look at the patches of its class, or at `<s>`
+if there are none. Alignment: projected object patches resemble the class word. State: after LLM
+layer 1 a class word knows number, colour, row and column of its objects. The auxiliary heads are
+thrown away after training.
+"""
+
+from __future__ import annotations
+
+import torch
+from classes import CLASSES, COLOR_NAMES
+from model import VISUAL_TOKENS
+from packing import IGNORE, NOUN_OF_TOKEN, PREFIX, START, Packed
+from scenes import GRID, SIZE, Scene
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import LlamaModel
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+BINS = 7
+HEADS = 2
+NOUN_TOKENS = torch.tensor([min(t for t, c in NOUN_OF_TOKEN.items() if c == i)
+                            for i in range(len(CLASSES))])  # fmt: skip
+
+
+def state_heads(width: int) -> nn.ModuleDict:
+    """Heads on class words (number, colour, column, row) and on projected patches."""
+    return nn.ModuleDict(
+        {
+            "number": nn.Linear(width, 6),
+            "color": nn.Linear(width, len(COLOR_NAMES)),
+            "column": nn.Linear(width, BINS),
+            "row": nn.Linear(width, BINS),
+            "patch_color": nn.Linear(width, len(COLOR_NAMES)),
+            "patch_row": nn.Linear(width, GRID),
+            "patch_column": nn.Linear(width, GRID),
+        }
+    )
+
+
+def alignment_loss(features: Tensor, embedding: Tensor, scenes: list[Scene]) -> Tensor:
+    """Cross entropy of cosine similarity (x10) between object patches and class words.
+
+    Args:
+        features: [B, 196, D] projector output.
+        embedding: [V, D] token embeddings.
+        scenes: the B scenes.
+    """
+    labels = torch.stack([torch.from_numpy(s.patch_labels).flatten() for s in scenes]).flatten()
+    on_object = labels >= 0
+    if not on_object.any():
+        return features.sum() * 0
+    patches = F.normalize(features.flatten(0, 1)[on_object].float(), dim=-1)
+    words = F.normalize(embedding[NOUN_TOKENS].float(), dim=-1)
+    return F.cross_entropy(10 * patches @ words.T, labels[on_object])
+
+
+def patch_state_loss(heads: nn.ModuleDict, features: Tensor, scenes: list[Scene]) -> Tensor:
+    """Colour, row and column of object patches, read from the projector output."""
+    labels = torch.stack([torch.from_numpy(s.patch_labels).flatten() for s in scenes])
+    colors = torch.stack([torch.from_numpy(s.patch_colors).flatten() for s in scenes]).flatten()
+    on_object = (labels >= 0).flatten()
+    if not on_object.any():
+        return features.sum() * 0
+    index = torch.arange(VISUAL_TOKENS).expand(len(scenes), -1).flatten()[on_object]
+    chosen = features.flatten(0, 1)[on_object]
+    loss = F.cross_entropy(heads["patch_row"](chosen).float(), index // GRID)
+    loss = loss + F.cross_entropy(heads["patch_column"](chosen).float(), index % GRID)
+    tint = colors[on_object].clamp(min=IGNORE)
+    tint = tint.masked_fill(tint < 0, IGNORE)
+    if (tint >= 0).any():
+        color = heads["patch_color"](chosen).float()
+        loss = loss + F.cross_entropy(color, tint, ignore_index=IGNORE)
+    return loss
+
+
+def grounding_loss(llm: LlamaModel, embeds: Tensor, packed: Packed, scenes: list[Scene]) -> Tensor:
+    """Minus log attention mass of class words on their patches, or on `<s>` if absent.
+
+    Args:
+        llm: the language model; only its layer 0 is used.
+        embeds: [B, 199 + T, D] input embeddings.
+        packed: the batch.
+        scenes: the B scenes.
+    """
+    layer = llm.layers[0]
+    width = layer.self_attn.head_dim
+    row, column = torch.nonzero(packed.nouns >= 0, as_tuple=True)
+    hidden = layer.input_layernorm(embeds)
+    weight = slice(0, HEADS * width)
+    q = F.linear(hidden[row, PREFIX + column], layer.self_attn.q_proj.weight[weight])
+    k = F.linear(hidden[:, :PREFIX], layer.self_attn.k_proj.weight[weight])
+    cos, sin = llm.rotary_emb(embeds, packed.positions)
+    q, _ = apply_rotary_pos_emb(
+        q.view(-1, 1, HEADS, width), q.view(-1, 1, HEADS, width),
+        cos[row, PREFIX + column, None], sin[row, PREFIX + column, None], unsqueeze_dim=2,
+    )  # fmt: skip
+    k, _ = apply_rotary_pos_emb(
+        k.view(len(scenes), PREFIX, HEADS, width), k.view(len(scenes), PREFIX, HEADS, width),
+        cos[:, :PREFIX], sin[:, :PREFIX], unsqueeze_dim=2,
+    )  # fmt: skip
+    logits = torch.einsum("nhd,nkhd->nhk", q[:, 0].float(), k[row].float()) / width**0.5
+    labels = torch.stack([torch.from_numpy(s.patch_labels).flatten() for s in scenes])
+    wanted = torch.zeros(len(row), PREFIX, dtype=torch.bool)
+    wanted[:, len(START) :] = labels[row] == packed.nouns[row, column][:, None]
+    wanted[:, 0] = ~wanted.any(1)
+    mass = logits.masked_fill(~wanted[:, None], -1e9).logsumexp(-1) - logits.logsumexp(-1)
+    return -mass.mean()
+
+
+def state_targets(scenes: list[Scene], row: Tensor, nouns: Tensor) -> dict[str, Tensor]:
+    """Number, colour, column and row of the named class per class word, -100 if unclear."""
+    out: dict[str, list[int]] = {"number": [], "color": [], "column": [], "row": []}
+    for r, noun in zip(row.tolist(), nouns.tolist(), strict=True):
+        found = [o for o in scenes[r].objects if o.label == noun]
+        out["number"].append(min(len(found), 5))
+        tints = {o.color for o in found}
+        color = tints.pop() if len(tints) == 1 else None
+        out["color"].append(IGNORE if color is None else color)
+        x, y = found[0].center if len(found) == 1 else (None, None)
+        out["column"].append(IGNORE if x is None else int(x / SIZE * BINS))
+        out["row"].append(IGNORE if y is None else int(y / SIZE * BINS))
+    return {name: torch.tensor(values) for name, values in out.items()}
+
+
+def state_loss(heads: nn.ModuleDict, hidden: Tensor, packed: Packed, scenes: list[Scene]) -> Tensor:
+    """What each class word knows of its objects.
+
+    Args:
+        heads: `state_heads`.
+        hidden: [B, 199 + T, D] states after LLM layer 1.
+        packed: the batch.
+        scenes: the B scenes.
+    """
+    row, column = torch.nonzero(packed.nouns >= 0, as_tuple=True)
+    words = hidden[row, PREFIX + column]
+    loss = words.sum() * 0
+    for name, target in state_targets(scenes, row, packed.nouns[row, column]).items():
+        if (target >= 0).any():
+            logits = heads[name](words).float()
+            loss = loss + F.cross_entropy(logits, target, ignore_index=IGNORE)
+    return loss

@@ -1,0 +1,134 @@
+"""Packs many questions about one image behind one image prefix.
+
+In: scenes and their questions. Out: `Packed` tensors for one forward of the language model: each
+branch sees the prefix and itself, and its positions restart after the prefix, so that the result
+equals asking every question alone. The branches hold exactly the token ids that the processor
+makes from the chat template. Position ids of the visual tokens are jittered in part of the
+images, because pruned prompts may come with compacted or gapped positions. It knows nothing of
+losses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from classes import CLASSES, plural
+from model import EOS, PAD, VISUAL_TOKENS, build_tokenizer
+from questions import Question
+from torch import Tensor
+
+_TOKENIZER = build_tokenizer()
+START: tuple[int, ...] = tuple(_TOKENIZER("USER:").input_ids)
+PREFIX = len(START) + VISUAL_TOKENS
+IGNORE = -100
+NOUN_OF_TOKEN: dict[int, int] = {
+    _TOKENIZER.convert_tokens_to_ids(word): i
+    for i, label in enumerate(CLASSES)
+    for word in (label, plural(label))
+}
+
+
+@lru_cache(maxsize=None)
+def token_ids(text: str) -> tuple[int, ...]:
+    """Ids of a text without special tokens."""
+    return tuple(_TOKENIZER(text, add_special_tokens=False).input_ids)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One batch; T is the length of the longest packed row after the prefix.
+
+    Attributes:
+        ids: int [B, T] token ids of all branches, padded.
+        positions: int [B, 199 + T] position ids of prefix and branches.
+        mask: float [B, 1, 199 + T, 199 + T], added to scores: 0 where allowed, else -1e9.
+        labels: int [B, T] next-token targets, -100 outside the answers.
+        nouns: int [B, T] class index where a question names a class, else -1.
+        first: int list per row, index of each branch's first answer position in `labels`.
+        questions: the questions in packed order.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    mask: Tensor
+    labels: Tensor
+    nouns: Tensor
+    first: list[list[int]]
+    questions: list[list[Question]]
+
+
+def prefix_positions(rng: np.random.Generator | None) -> tuple[np.ndarray, int]:
+    """Position ids of the prefix and the position at which every branch starts.
+
+    Half of the images keep the standard ids; the others get compacted ids (as if 4-196 tokens
+    were left), or a gap of up to 200 before the text. No token is dropped.
+    """
+    n = len(START)
+    visual = np.arange(VISUAL_TOKENS)
+    start = VISUAL_TOKENS
+    draw = 0.0 if rng is None else rng.random()
+    if rng is not None and 0.5 <= draw < 0.85:
+        start = int(rng.integers(4, VISUAL_TOKENS + 1))
+        visual = visual * start // VISUAL_TOKENS
+    elif rng is not None and draw >= 0.85:
+        visual = np.sort(rng.integers(0, VISUAL_TOKENS, VISUAL_TOKENS))
+        start = VISUAL_TOKENS + int(rng.integers(0, 200))
+    return np.concatenate([np.arange(n), n + visual]), n + start
+
+
+def pack(questions: list[list[Question]], rng: np.random.Generator | None = None) -> Packed:
+    """Packs the questions of B images.
+
+    Args:
+        questions: per image its questions.
+        rng: source of the position jitter; None keeps standard positions.
+    """
+    rows: list[dict[str, list[int]]] = []
+    first: list[list[int]] = []
+    before = []
+    for row_questions in questions:
+        row: dict[str, list[int]] = {"ids": [], "branch": [], "at": [], "labels": [], "nouns": []}
+        starts = []
+        prefix, begin = prefix_positions(rng)
+        for b, question in enumerate(row_questions):
+            asked = token_ids(f"{question.text} ASSISTANT:")
+            answer = (*token_ids(question.answer), EOS)
+            starts.append(len(row["ids"]) + len(asked) - 1)
+            row["ids"] += [*asked, *answer[:-1]]
+            size = len(asked) + len(answer) - 1
+            row["branch"] += [b] * size
+            row["at"] += range(begin, begin + size)
+            row["labels"] += [IGNORE] * (len(asked) - 1) + list(answer)
+            row["nouns"] += [NOUN_OF_TOKEN.get(i, -1) for i in asked] + [-1] * (len(answer) - 1)
+        rows.append(row)
+        first.append(starts)
+        before.append(prefix)
+    length = max(len(row["ids"]) for row in rows)
+    fill = {"ids": PAD, "branch": -1, "at": 0, "labels": IGNORE, "nouns": -1}
+    table = {
+        name: torch.tensor([row[name] + [value] * (length - len(row[name])) for row in rows])
+        for name, value in fill.items()
+    }
+    positions = torch.cat([torch.from_numpy(np.stack(before)), table["at"]], 1)
+    mask = attention_mask(table["branch"])
+    return Packed(table["ids"], positions, mask, table["labels"], table["nouns"], first, questions)
+
+
+def attention_mask(branch: Tensor) -> Tensor:
+    """Causal within prefix and branch; branches see the prefix but not each other.
+
+    Args:
+        branch: int [B, T] branch number of each packed token.
+
+    Returns:
+        float [B, 1, 199 + T, 199 + T] to add to attention scores.
+    """
+    size, length = branch.shape
+    group = torch.cat([torch.full((size, PREFIX), -2), branch], 1)
+    same = group[:, :, None] == group[:, None, :]
+    visible = same | (group == -2)[:, None, :]
+    causal = torch.ones(PREFIX + length, PREFIX + length, dtype=torch.bool).tril()
+    return torch.where(visible & causal, 0.0, -1e9)[:, None]

@@ -1,0 +1,102 @@
+"""Optimisers, learning-rate schedule and checkpoints shared by the two training stages.
+
+In: named parameters and a time budget. Out: Muon for the inner matrices, AdamW for the rest, both
+under one warm-up and cosine schedule on elapsed time, so that `--minutes` fixes the run. The
+elapsed time is part of a checkpoint, so that an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
+STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])
+
+
+def pixel_values(images: Tensor) -> Tensor:
+    """Normalises uint8 [B, 112, 112, 3] as CLIPImageProcessor does: float [B, 3, 112, 112]."""
+    return ((images.float() / 255 - MEAN) / STD).permute(0, 3, 1, 2).contiguous()
+
+
+def optimizers(
+    groups: Iterable[tuple[nn.Module, float]], muon_lr: float, adam_lr: float
+) -> list[torch.optim.Optimizer]:
+    """Splits the parameters of (module, rate factor) pairs between Muon and AdamW.
+
+    Two-dimensional weights of attention and MLP layers go to Muon; embeddings, norms, biases,
+    convolutions and heads (modules named "heads") go to AdamW.
+    """
+    muon: list[dict[str, Any]] = []
+    adam: list[dict[str, Any]] = []
+    for module, factor in groups:
+        inner: list[Tensor] = []
+        outer: list[Tensor] = []
+        for name, parameter in module.named_parameters():
+            matrix = (
+                parameter.ndim == 2
+                and "embed" not in name
+                and not isinstance(module, nn.ModuleDict)
+            )
+            (inner if matrix else outer).append(parameter)
+        if inner:
+            muon.append({"params": inner, "lr": muon_lr * factor})
+        adam.append({"params": outer, "lr": adam_lr * factor})
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(adam, betas=(0.9, 0.98))]
+    if muon:
+        found.append(torch.optim.Muon(muon, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"))
+    for optimizer in found:
+        for group in optimizer.param_groups:
+            group["base_lr"] = group["lr"]
+    return found
+
+
+class Clock:
+    """Elapsed training time and the learning-rate factor at it.
+
+    `spent` is set once per step by `tick`, so that several processes can agree on it.
+    """
+
+    def __init__(self, minutes: float, spent: float = 0.0) -> None:
+        """Starts the clock with a budget in minutes, `spent` seconds of it used already."""
+        self.budget = minutes * 60
+        self.spent = spent
+        self._start = time.monotonic() - spent
+
+    def now(self) -> float:
+        """Seconds used by this process."""
+        return time.monotonic() - self._start
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget used, at most 1."""
+        return min(1.0, self.spent / self.budget)
+
+    def apply(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        """Sets warm-up (2 %), plateau (to 45 %) and cosine decay on every group."""
+        p = self.progress
+        decay = 0.5 + 0.5 * math.cos(math.pi * max(0.0, p - 0.45) / 0.55)
+        factor = min(1.0, p / 0.02 + 0.02) * max(decay, 0.02)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * factor
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Writes a checkpoint so that an interruption leaves the old one whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint of `save_checkpoint` (tensors and plain values only)."""
+    return torch.load(path, map_location="cpu", weights_only=True)
