@@ -177,8 +177,9 @@ class _OriginalIdsProcessor(LogitsProcessor):
         self.inner = inner
         self.restore = restore
 
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Any:
-        return self.inner(self.restore(input_ids), scores, **kwargs)
+    # LogitsProcessorList demands every parameter beyond these two from the caller.
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Any:
+        return self.inner(self.restore(input_ids), scores)
 
 
 class _OriginalIdsCriterion(StoppingCriteria):
