@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def write_probe(out: Path, count: int = SCENES) -> list[Scene]:
     ]
     _write_jsonl(out / "open_questions.jsonl", [{"question_id": i + 1, **r} for i, r in
                                                 enumerate(rows)])  # fmt: skip
+    shutil.copy(Path(__file__).parent / "THIRD_PARTY_NOTICES.md", out)
     return scenes
 
 

@@ -44,6 +44,7 @@ class Packed:
     Attributes:
         ids: int [B, T] token ids of all branches, padded.
         positions: int [B, 199 + T] position ids of prefix and branches.
+        branch: int [B, T] number of the question a token belongs to, -1 in padding.
         mask: float [B, 1, 199 + T, 199 + T], added to scores: 0 where allowed, else -1e9.
         labels: int [B, T] next-token targets, -100 outside the answers.
         nouns: int [B, T] class index where a question names a class, else -1.
@@ -53,6 +54,7 @@ class Packed:
 
     ids: Tensor
     positions: Tensor
+    branch: Tensor
     mask: Tensor
     labels: Tensor
     nouns: Tensor
@@ -113,22 +115,24 @@ def pack(questions: list[list[Question]], rng: np.random.Generator | None = None
         for name, value in fill.items()
     }
     positions = torch.cat([torch.from_numpy(np.stack(before)), table["at"]], 1)
-    mask = attention_mask(table["branch"])
-    return Packed(table["ids"], positions, mask, table["labels"], table["nouns"], first, questions)
+    branch = table["branch"]
+    mask = attention_mask(branch)
+    return Packed(table["ids"], positions, branch, mask, table["labels"], table["nouns"], first, questions)
 
 
-def attention_mask(branch: Tensor) -> Tensor:
+def attention_mask(branch: Tensor, prefix: int = PREFIX) -> Tensor:
     """Causal within prefix and branch; branches see the prefix but not each other.
 
     Args:
         branch: int [B, T] branch number of each packed token.
+        prefix: length P of the prefix.
 
     Returns:
-        float [B, 1, 199 + T, 199 + T] to add to attention scores.
+        float [B, 1, P + T, P + T] to add to attention scores.
     """
     size, length = branch.shape
-    group = torch.cat([torch.full((size, PREFIX), -2), branch], 1)
+    group = torch.cat([torch.full((size, prefix), -2), branch], 1)
     same = group[:, :, None] == group[:, None, :]
     visible = same | (group == -2)[:, None, :]
-    causal = torch.ones(PREFIX + length, PREFIX + length, dtype=torch.bool).tril()
+    causal = torch.ones(prefix + length, prefix + length, dtype=torch.bool).tril()
     return torch.where(visible & causal, 0.0, -1e9)[:, None]
