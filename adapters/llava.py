@@ -51,14 +51,15 @@ class LlavaAdapter(Adapter):
     def _encoder_shape(self) -> EncoderShape:
         """The layer whose output is `hidden_states[vision_feature_layer]`."""
         depth = self.model.config.vision_config.num_hidden_layers
-        layer = self._feature_layer()
+        # The deepest one, where the rows of several layers are concatenated.
+        layer = self._feature_layers()[-1]
         # hidden_states[0] is the input of layer 0, so hidden_states[k] leaves layer k - 1.
         return EncoderShape(depth=depth, feature_layer=layer % (depth + 1) - 1, has_cls=True)
 
-    def _feature_layer(self) -> int:
-        """Index into hidden_states; the last one where several are concatenated."""
-        layer = self.model.config.vision_feature_layer
-        return layer if isinstance(layer, int) else layer[-1]
+    def _feature_layers(self) -> list[int]:
+        """Indices into hidden_states whose rows are projected."""
+        layers = self.model.config.vision_feature_layer
+        return [layers] if isinstance(layers, int) else list(layers)
 
     def grid(self) -> tuple[int, int]:
         """Patches of the encoder's square image."""
@@ -84,21 +85,18 @@ class LlavaAdapter(Adapter):
             ).to(pixels.dtype)
             arguments["interpolate_pos_encoding"] = True
         signals: dict[str, Tensor] = {}
-        projector = self.model.get_submodule(self.projector)
-        hook = projector.register_forward_pre_hook(partial(_keep_input, signals))
-        try:
-            with recording(self._recorders(request, signals)):
-                outputs = self.model.base_model.get_image_features(**arguments, return_dict=True)
-        finally:
-            hook.remove()
+        with recording(self._recorders(request, signals)):
+            outputs = self.model.base_model.get_image_features(**arguments, return_dict=True)
+        hidden = torch.cat([outputs.hidden_states[i] for i in self._feature_layers()], dim=-1)
         if request.fingerprint:
             signals["fingerprint"] = pixel_fingerprints(pixels)
         layers = [signals.pop(f"cls{layer}") for layer in request.cls_layers]
         group = Signals(
             features=torch.stack(list(outputs.pooler_output)),
+            hidden=hidden[:, 1:],
             grid=encoder_grid or full,
             prompt_grid=full,
-            cls_hidden=outputs.hidden_states[self._feature_layer()][:, 0],
+            cls_hidden=hidden[:, 0],
             cls=torch.stack(layers, dim=1) if layers else None,
             **signals,
         )
@@ -112,11 +110,6 @@ class LlavaAdapter(Adapter):
             module: partial(_record, signals, request, layer)
             for layer, module in self.attention_modules(request).items()
         }
-
-
-def _keep_input(signals: dict[str, Tensor], module: torch.nn.Module, args: Any) -> None:
-    """Remember the rows that enter the projector, `[I, N, d]`."""
-    signals["hidden"] = args[0]
 
 
 def _record(

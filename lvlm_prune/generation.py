@@ -1,4 +1,4 @@
-"""`generate` with pruning: the stock method on a short prompt, which the caller sees at full length.
+"""`generate` with pruning: the stock method on a short prompt that the caller sees in full.
 
 In: the arguments of `model.generate`. Out: what it returns, with the original prompt in front of
 the new tokens. Lengths, logits processors, stopping criteria, streamers and beams all count and see

@@ -98,7 +98,7 @@ def test_multi_turn_with_a_new_image(llava, layouts, full_history):
     third = prompts(*["tt"] * len(layouts), seed=9)
     cache = DynamicCache(config=llava.config.get_text_config())
     kept, pixels = [], []
-    history, mask = None, None
+    history, mask, last = None, None, None
     with attach(llava, method="cls", keep=KEEP) as handle:
         for turn in (first, second, third):
             ids = turn["input_ids"]
@@ -135,7 +135,9 @@ def reference_turn(model, history, mask, kept, pixels):
     inputs = {
         "input_ids": history,
         "attention_mask": mask,
-        "pixel_values": torch.stack([pixels[turn][image] for turn, image in zip(turns, images)]),
+        "pixel_values": torch.stack(
+            [pixels[turn][image] for turn, image in zip(turns, images, strict=True)]
+        ),
     }
     return model.generate(**masked_inputs(inputs, order, IMAGE_TOKEN), max_new_tokens=4)[
         :, history.shape[1] :

@@ -1,0 +1,46 @@
+# Each target sets up .venv by itself from a bare Python >= 3.10.
+# TORCH names the torch to install: the default is the CPU build on a machine without a GPU index;
+# `make run TORCH=torch` takes the newest one that pip finds.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+OUT ?= runs
+
+.PHONY: run test lint types wheel pictures clean
+
+# torch goes first and alone, so that no other package pulls another build of it.
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+# The main job: the bundled model on the bundled probe, every method and budget, table and pictures.
+run: .venv/ready
+	$(BIN)/lvlm-prune eval --benchmark probe --out $(OUT)/probe
+
+test: .venv/ready
+	$(BIN)/pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Type checkers do not follow the package-dir mapping, so they get an installed copy.
+types: .venv/ready
+	rm -rf build/typecheck
+	$(BIN)/pip install --quiet --no-deps --target build/typecheck .
+	cd build/typecheck && ../../$(BIN)/mypy -p lvlm_prune --config-file ../../pyproject.toml
+
+# The wheel holds every package, the model and the probe, and works where it is installed alone.
+wheel: .venv/ready
+	rm -rf build/wheel build/lib
+	$(BIN)/python -m build --wheel --outdir build/wheel . > /dev/null
+	$(BIN)/python tests/check_wheel.py build/wheel
+
+pictures: .venv/ready
+	$(BIN)/python assets/build/pictures.py
+
+clean:
+	rm -rf .venv build runs
