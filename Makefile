@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 OUT ?= runs
 
-.PHONY: run test lint types wheel pictures clean
+.PHONY: run test lowest lint types wheel pictures clean
 
 # torch goes first and alone, so that no other package pulls another build of it.
 .venv/ready: pyproject.toml
@@ -39,8 +39,18 @@ wheel: .venv/ready
 	$(BIN)/python -m build --wheel --outdir build/wheel . > /dev/null
 	$(BIN)/python tests/check_wheel.py build/wheel
 
+# The same tests on the oldest transformers of the range.
+.venv-lowest/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet "$(TORCH)" "transformers==5.18.0" pytest matplotlib
+	.venv-lowest/bin/pip install --quiet --editable .
+	touch $@
+
+lowest: .venv-lowest/ready
+	.venv-lowest/bin/pytest
+
 pictures: .venv/ready
 	$(BIN)/python assets/build/pictures.py
 
 clean:
-	rm -rf .venv build runs
+	rm -rf .venv .venv-lowest build runs

@@ -129,7 +129,7 @@ class BoundaryStage:
         selected_at = clock_ms(ids.device)
         rows = [choice.rows for choice in choices]
         short, plan = splice(new, rows, self.adapter.image_token_id)
-        features = [choice.rows.features for choice in choices]
+        features = plan.by_prompt([choice.rows.features for choice in choices])
         outputs: dict[str, Any] = {"image": encoded.output_type(pooler_output=features)}
         pixels = self.adapter.encoder_arguments(arguments)
         rest = {name: value for name, value in arguments.items() if name not in pixels}

@@ -42,12 +42,14 @@ class Plan:
         length: L, columns of the original prompt.
         kept: for each image, the kept tokens, ascending.
         totals: for each image, N.
+        prompts: for each image, the row of the batch it stands in, ascending.
     """
 
     index: Tensor
     length: int
     kept: list[Tensor]
     totals: list[int]
+    prompts: list[int]
 
     @property
     def dropped(self) -> int:
@@ -65,6 +67,17 @@ class Plan:
         )
         # Padding points at -1, which is the extra last column.
         return marked.scatter(1, self.index % (self.length + 1), True)[:, :-1]
+
+    def by_prompt(self, features: list[Tensor]) -> list[Tensor]:
+        """Join the features of the images of each prompt, `[K, D]` each, in prompt order.
+
+        transformers before 5.23 repeats the entries of a list one by one for beams, which keeps
+        their order only if a prompt has a single entry.
+        """
+        joined: dict[int, list[Tensor]] = {}
+        for prompt, rows in zip(self.prompts, features, strict=True):
+            joined.setdefault(prompt, []).append(rows)
+        return [torch.cat(rows) for rows in joined.values()]
 
 
 def gather_columns(values: Tensor, index: Tensor, fill: Any = 0) -> Tensor:
@@ -118,10 +131,11 @@ def make_plan(
         The plan. If nothing is dropped it is the prompt itself, padding included.
     """
     stays = attention_mask.bool()
+    prompts = [int(place[0, 0]) for place in columns]
     length = attention_mask.shape[1]
     if sum(totals) == sum(len(rows) for rows in kept):
         index = torch.arange(length, device=stays.device).expand(stays.shape[0], -1)
-        return Plan(index, length, kept, totals)
+        return Plan(index, length, kept, totals, prompts)
     drop = torch.zeros_like(stays)
     for place, rows in zip(columns, kept, strict=True):
         drop[place[:, 0], place[:, 1]] = True
@@ -132,7 +146,7 @@ def make_plan(
     index = pad_sequence(
         rows_of, batch_first=True, padding_value=-1, padding_side="left" if left else "right"
     )
-    return Plan(index, length, kept, totals)
+    return Plan(index, length, kept, totals, prompts)
 
 
 def splice(

@@ -4,7 +4,9 @@ import copy
 
 import pytest
 import torch
+import transformers
 from masked_oracle import masked_inputs
+from packaging import version
 from tiny_models import IMAGE_TOKEN, prompts
 from transformers import (
     DynamicCache,
@@ -37,8 +39,17 @@ LAYOUTS = {"single": ("titit",), "padded 0/1/2": ("tt", "tit", "ttitti")}
 
 def masked_generate(model, inputs, kept, **settings):
     """The unpruned model's own generate with the dropped tokens masked."""
+    masked = masked_inputs(inputs, kept, IMAGE_TOKEN)
+    # One entry a prompt: transformers before 5.23 mixes the images of a prompt up for beams.
+    features = model.model.get_image_features(masked.pop("pixel_values"))
+    prompts_of = (masked["input_ids"] == IMAGE_TOKEN).sum(1).tolist()
+    rows = torch.cat(list(features.pooler_output)).split([count for count in prompts_of if count])
+    masked["mm_encoder_outputs"] = {"image": type(features)(pooler_output=list(rows))}
     set_seed(0)
-    return model.generate(**masked_inputs(inputs, kept, IMAGE_TOKEN), **settings)
+    return model.generate(**masked, **settings)
+
+
+CHUNKS_WITH_IMAGES = version.parse(transformers.__version__) >= version.parse("5.23")
 
 
 @pytest.mark.parametrize("layouts", LAYOUTS.values(), ids=LAYOUTS)
@@ -46,13 +57,15 @@ def masked_generate(model, inputs, kept, **settings):
 def test_mode_equals_masked_model(llava, layouts, mode):
     if mode in SINGLE_ONLY and len(layouts) > 1:
         pytest.skip("transformers refuses batches in this mode")
+    if mode == "chunked prefill" and not CHUNKS_WITH_IMAGES:
+        pytest.skip("transformers cuts encoded images into chunks from 5.23 on")
     inputs = prompts(*layouts)
     settings = {"max_new_tokens": 6, **MODES[mode]}
     with attach(llava, method="cls", keep=KEEP) as handle:
         set_seed(0)
         ours = llava.generate(**inputs, **settings)
         kept = handle.report.kept
-    # The reference needs no chunks, and a plain cache: only ours is under test.
+    # The reference needs no chunks: only ours is under test.
     plain = {k: v for k, v in settings.items() if k != "prefill_chunk_size"}
     assert torch.equal(ours, masked_generate(llava, inputs, kept, **plain))
 

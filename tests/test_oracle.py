@@ -43,7 +43,7 @@ def test_pruned_model_equals_masked_model(llava, layouts, method):
         )
         kept = handle.report.kept
     pruned, _ = prune_inputs(llava, inputs, method=method, keep=KEEP)
-    features = pruned["mm_encoder_outputs"]["image"].pooler_output
+    features = torch.cat(pruned["mm_encoder_outputs"]["image"].pooler_output).split(KEEP)
     masked = masked_inputs(inputs, kept, IMAGE_TOKEN)
     masked = overwrite_features(llava, masked, kept, features)
     tokens, logits = masked_greedy(llava, masked, 4, BANNED)
