@@ -1,8 +1,8 @@
 """Plants ViT sink tokens into the weights of a small LLaVA: a test fixture for sink handling.
 
 So small an encoder grows no high-norm tokens by itself. This edit makes one MLP of the vision
-encoder write a large value into one hidden dimension of about four background-like patches per
-image, stops later layers from reading that dimension, and lets the CLS row look at it.
+encoder write a large value into one hidden dimension of about four background patches at the image
+border, stops later layers from reading that dimension, and lets the CLS row look at it.
 
 In: a `LlavaForConditionalGeneration` in float32 whose encoder is a CLIPVisionModel, and labelled
 images (the bundled probe by default). Out: the same model object, edited. Real sinks may carry
@@ -13,12 +13,14 @@ It knows nothing of pruning.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers.models.clip.modeling_clip import CLIPMLP, CLIPEncoderLayer
 
 from lvlm_prune.assets import asset, model_path
 
@@ -84,16 +86,16 @@ def _inputs_of(
     return [seen[i] for i in range(len(modules))]
 
 
-def _idle_neurons(mlp: nn.Module, hidden: Tensor) -> tuple[int, int]:
+def _idle_neurons(mlp: CLIPMLP, hidden: Tensor) -> tuple[int, int]:
     """The two neurons of an MLP that contribute least to its output on `hidden`."""
     active = mlp.activation_fn(mlp.fc1(hidden)).abs().mean((0, 1))
     order = (active * mlp.fc2.weight.norm(dim=0)).argsort()
     return int(order[0]), int(order[1])
 
 
-def _readers(layers: Sequence[nn.Module], projector: nn.Module) -> list[nn.Linear]:
-    """Every linear layer that reads the residual stream of the given layers, or the features."""
-    found = [
+def _readers(layers: Sequence[CLIPEncoderLayer]) -> list[nn.Linear]:
+    """Every linear layer that reads the residual stream in the given encoder layers."""
+    return [
         linear
         for layer in layers
         for linear in (
@@ -103,7 +105,6 @@ def _readers(layers: Sequence[nn.Module], projector: nn.Module) -> list[nn.Linea
             layer.mlp.fc1,
         )
     ]
-    return [*found, projector.linear_1]
 
 
 def _quiet_dimension(residual: Tensor, readers: Sequence[nn.Linear]) -> int:
@@ -113,18 +114,29 @@ def _quiet_dimension(residual: Tensor, readers: Sequence[nn.Linear]) -> int:
     return int((spread * weight).argmin())
 
 
-def _background_direction(hidden: Tensor, labels: Tensor) -> Tensor:
-    """Fisher direction [D] from object patches to background patches."""
-    patches = hidden[:, 1:]
-    objects, ground = patches[labels >= 0], patches[labels == -1]
-    covariance = torch.cov(objects.T) + torch.cov(ground.T)
-    ridge = 1e-2 * covariance.diagonal().mean() * torch.eye(len(covariance))
-    direction = torch.linalg.solve(covariance + ridge, ground.mean(0) - objects.mean(0))
+def _sink_direction(hidden: Tensor, labels: Tensor) -> Tensor:
+    """Direction [D] towards background patches on the image border, by ridge regression.
+
+    Background alone fires on dozens of patches of one picture and on none of the next; the border
+    is part of every picture, which keeps the number of sinks per image even.
+    """
+    side = math.isqrt(labels.shape[1])
+    border = torch.zeros(side, side, dtype=torch.bool)
+    border[[0, -1]] = True
+    border[:, [0, -1]] = True
+    wanted = (labels == -1) & border.flatten()
+    target = wanted.float().flatten()
+    weight = torch.where(labels >= 0, 2.0, 1.0).flatten()[:, None]
+    patches = hidden[:, 1:].flatten(0, 1)
+    centred = patches - patches.mean(0)
+    ridge = 1e-3 * len(patches) * torch.eye(patches.shape[1])
+    moment = (centred * weight).T @ (target - target.mean())
+    direction = torch.linalg.solve((centred * weight).T @ centred + ridge, moment)
     return direction / direction.norm()
 
 
 def _write_step(
-    mlp: nn.Module, neurons: tuple[int, int], direction: Tensor, threshold: float, sharpness: float
+    mlp: CLIPMLP, neurons: tuple[int, int], direction: Tensor, threshold: float, sharpness: float
 ) -> None:
     """Makes two neurons a step: their difference is 0 below the threshold and `_STEP` above."""
     for neuron, offset in zip(neurons, (0.0, _STEP), strict=True):
@@ -134,7 +146,11 @@ def _write_step(
 
 
 def _attract_cls(
-    tower: nn.Module, layers: Sequence[nn.Module], dimension: int, pixels: Tensor, pull: float
+    tower: nn.Module,
+    layers: Sequence[CLIPEncoderLayer],
+    dimension: int,
+    pixels: Tensor,
+    pull: float,
 ) -> None:
     """Adds to each key projection what raises the CLS logit of a sink by `pull`.
 
@@ -159,8 +175,8 @@ def plant_sinks(
     patch_labels: Tensor | None = None,
     *,
     layer: int = 2,
-    share: float = 0.025,
-    amplitude: float = 160.0,
+    share: float = 0.022,
+    norm_ratio: float = 6.0,
     pull: float = 5.0,
 ) -> LlavaForConditionalGeneration:
     """Plants sink tokens in place and notes them as `model.planted_sinks`.
@@ -170,8 +186,8 @@ def plant_sinks(
         pixel_values: calibration images, float [I, 3, H, W]; the bundled probe by default.
         patch_labels: int [I, N], >= 0 on objects, -1 on background, others ignored.
         layer: vision layer that writes the sinks; it must come before the feature layer.
-        share: share of all patches that become sinks (0.025 of 196 is about five).
-        amplitude: value written; several times the median feature norm.
+        share: share of all patches that become sinks (0.022 of 196 is about four).
+        norm_ratio: feature norm of a sink, in median feature norms of all patches.
         pull: how much the CLS logit of a sink rises.
 
     Returns:
@@ -189,20 +205,23 @@ def plant_sinks(
         raise ValueError("this model has planted sinks already; load it again")
     if pixel_values is None or patch_labels is None:
         pixel_values, patch_labels = calibration_images()
-    tower, layers = model.model.vision_tower, model.model.vision_tower.encoder.layers
+    tower = model.model.vision_tower
+    layers: list[CLIPEncoderLayer] = list(tower.encoder.layers)
     later, mlp = layers[layer + 1 :], layers[layer].mlp
-    readers = _readers(later, model.model.multi_modal_projector)
+    readers = [*_readers(later), model.model.multi_modal_projector.linear_1]
     hidden, residual = _inputs_of(tower, [mlp, later[0]], pixel_values)
     neurons = _idle_neurons(mlp, hidden)
     dimension = _quiet_dimension(residual, readers)
-    direction = _background_direction(hidden, patch_labels)
+    direction = _sink_direction(hidden, patch_labels)
     scores = (hidden[:, 1:] @ direction).flatten()
     threshold = float(scores.quantile(1 - share))
+    amplitude = norm_ratio * float(residual[:, 1:].norm(dim=-1).median())
     _write_step(mlp, neurons, direction, threshold, _SHARPNESS / float(scores.std()))
     mlp.fc2.weight[dimension, neurons[0]] = amplitude / _STEP
     mlp.fc2.weight[dimension, neurons[1]] = -amplitude / _STEP
     for linear in readers:
         linear.weight[:, dimension] = 0
     _attract_cls(tower, later, dimension, pixel_values, pull)
-    model.planted_sinks = PlantedSinks(layer, dimension, neurons, amplitude)
+    planted = PlantedSinks(layer, dimension, neurons, amplitude)
+    model.planted_sinks = planted  # type: ignore[assignment]
     return model

@@ -23,7 +23,10 @@ def percent(share: float) -> str:
 
 def task_table(metrics: dict[str, Any]) -> str:
     """Accuracy per task with the blind bound beside it."""
-    lines = ["| task | questions | accuracy | blind bound | share of yes |", "| --- |" + " --: |" * 4]
+    lines = [
+        "| task | questions | accuracy | blind bound | share of yes |",
+        "| --- |" + " --: |" * 4,
+    ]
     for task, row in metrics["tasks"].items():
         yes = percent(row["yes_ratio"]) if "yes_ratio" in row else ""
         values = f"{percent(row['accuracy'])} | {percent(row['blind_bound'])} | {yes}"
@@ -34,7 +37,10 @@ def task_table(metrics: dict[str, Any]) -> str:
 def pruning_table(metrics: dict[str, Any]) -> str:
     """POPE mean by ranking, number of tokens and kind of positions."""
     rows = metrics["pruning"]
-    lines = ["| ranking | tokens | original positions | compacted positions |", "| --- | --: | --: | --: |"]
+    lines = [
+        "| ranking | tokens | original positions | compacted positions |",
+        "| --- | --: | --: | --: |",
+    ]
     lines.append(f"| none | 196 | {percent(rows[0]['mean'])} | |")
     for row in rows[1:]:
         if row["positions"] == "original":
@@ -57,7 +63,9 @@ def sink_table(metrics: dict[str, Any]) -> str:
     for name, value in planted.items():
         before = natural.get(name)
         cells = [
-            "" if v is None else (f"{v:.2f}".rstrip("0").rstrip(".") if name in plain else percent(v))
+            ""
+            if v is None
+            else (f"{v:.2f}".rstrip("0").rstrip(".") if name in plain else percent(v))
             for v in (before, value)
         ]
         lines.append(f"| {name.replace('_', ' ')} | {cells[0]} | {cells[1]} |")

@@ -2,7 +2,7 @@
 
 In: embeddings, hidden states and the truth of the scenes. Out: scalar losses.
 Grounding: two heads of LLM layer 0 let a class word look at the patches of its class, or at `<s>`
-if there are none. Alignment: projected object patches resemble the class word. State: after LLM
+if there are none; two heads of layer 2 do the same for a colour and a class. Alignment: projected object patches resemble the class word. State: after LLM
 layer 1 a class word knows number, colour, row and column of its objects. The auxiliary heads are
 thrown away after training.
 """
@@ -76,38 +76,66 @@ def patch_state_loss(heads: nn.ModuleDict, features: Tensor, scenes: list[Scene]
     return loss
 
 
-def grounding_loss(llm: LlamaModel, embeds: Tensor, packed: Packed, scenes: list[Scene]) -> Tensor:
-    """Minus log attention mass of class words on their patches, or on `<s>` if absent.
+def _mass_on(
+    llm: LlamaModel, index: int, hidden: Tensor, packed: Packed, wanted: Tensor, at: Tensor
+) -> Tensor:
+    """Minus log attention mass that words put on wanted prefix tokens, in the first heads.
 
     Args:
-        llm: the language model; only its layer 0 is used.
+        llm: the language model.
+        index: its layer.
+        hidden: [B, 199 + T, D] input of that layer.
+        packed: the batch.
+        wanted: bool [n, 199] per word.
+        at: int [2, n], row and column of each word among the packed tokens.
+    """
+    layer, (row, column) = llm.layers[index], at
+    width = layer.self_attn.head_dim
+    weight = slice(0, HEADS * width)
+    hidden = layer.input_layernorm(hidden)
+    q = F.linear(hidden[row, PREFIX + column], layer.self_attn.q_proj.weight[weight])
+    k = F.linear(hidden[:, :PREFIX], layer.self_attn.k_proj.weight[weight])
+    cos, sin = llm.rotary_emb(hidden, packed.positions)
+    q = q.view(-1, 1, HEADS, width)
+    k = k.view(-1, PREFIX, HEADS, width)
+    turn = (cos[row, PREFIX + column, None], sin[row, PREFIX + column, None])
+    q, _ = apply_rotary_pos_emb(q, q, *turn, unsqueeze_dim=2)
+    k, _ = apply_rotary_pos_emb(k, k, cos[:, :PREFIX], sin[:, :PREFIX], unsqueeze_dim=2)
+    logits = torch.einsum("nhd,nkhd->nhk", q[:, 0].float(), k[row].float()) / width**0.5
+    mass = logits.masked_fill(~wanted[:, None], -1e9).logsumexp(-1) - logits.logsumexp(-1)
+    return -mass.mean()
+
+
+def grounding_loss(
+    llm: LlamaModel, embeds: Tensor, early: Tensor, packed: Packed, scenes: list[Scene]
+) -> Tensor:
+    """Class words look at patches of their class, coloured ones at patches of class and colour.
+
+    Where there are none, they look at `<s>`. Class words do so in layer 0; class words after a
+    colour word, which first have to read that word, in layer 2.
+
+    Args:
+        llm: the language model.
         embeds: [B, 199 + T, D] input embeddings.
+        early: [B, 199 + T, D] input of layer 2.
         packed: the batch.
         scenes: the B scenes.
     """
-    layer = llm.layers[0]
-    width = layer.self_attn.head_dim
-    row, column = torch.nonzero(packed.nouns >= 0, as_tuple=True)
-    hidden = layer.input_layernorm(embeds)
-    weight = slice(0, HEADS * width)
-    q = F.linear(hidden[row, PREFIX + column], layer.self_attn.q_proj.weight[weight])
-    k = F.linear(hidden[:, :PREFIX], layer.self_attn.k_proj.weight[weight])
-    cos, sin = llm.rotary_emb(embeds, packed.positions)
-    q, _ = apply_rotary_pos_emb(
-        q.view(-1, 1, HEADS, width), q.view(-1, 1, HEADS, width),
-        cos[row, PREFIX + column, None], sin[row, PREFIX + column, None], unsqueeze_dim=2,
-    )  # fmt: skip
-    k, _ = apply_rotary_pos_emb(
-        k.view(len(scenes), PREFIX, HEADS, width), k.view(len(scenes), PREFIX, HEADS, width),
-        cos[:, :PREFIX], sin[:, :PREFIX], unsqueeze_dim=2,
-    )  # fmt: skip
-    logits = torch.einsum("nhd,nkhd->nhk", q[:, 0].float(), k[row].float()) / width**0.5
     labels = torch.stack([torch.from_numpy(s.patch_labels).flatten() for s in scenes])
-    wanted = torch.zeros(len(row), PREFIX, dtype=torch.bool)
-    wanted[:, len(START) :] = labels[row] == packed.nouns[row, column][:, None]
-    wanted[:, 0] = ~wanted.any(1)
-    mass = logits.masked_fill(~wanted[:, None], -1e9).logsumexp(-1) - logits.logsumexp(-1)
-    return -mass.mean()
+    colors = torch.stack([torch.from_numpy(s.patch_colors).flatten() for s in scenes])
+    loss = embeds.sum() * 0
+    for index, hidden, named in ((0, embeds, packed.nouns), (2, early, packed.tints)):
+        at = torch.nonzero(named >= 0).T
+        if not at.numel():
+            continue
+        row, column = at
+        wanted = torch.zeros(len(row), PREFIX, dtype=torch.bool)
+        wanted[:, len(START) :] = labels[row] == packed.nouns[row, column][:, None]
+        if named is packed.tints:
+            wanted[:, len(START) :] &= colors[row] == named[row, column][:, None]
+        wanted[:, 0] = ~wanted.any(1)
+        loss = loss + _mass_on(llm, index, hidden, packed, wanted, at)
+    return loss
 
 
 def state_targets(scenes: list[Scene], row: Tensor, nouns: Tensor) -> dict[str, Tensor]:

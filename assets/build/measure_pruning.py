@@ -73,7 +73,11 @@ def encode(model: LlavaForConditionalGeneration, pixels: Tensor) -> dict[str, Te
 
 @torch.no_grad()
 def ask(
-    model: LlavaForConditionalGeneration, probe: Probe, features: Tensor, kept: Tensor, compact: bool
+    model: LlavaForConditionalGeneration,
+    probe: Probe,
+    features: Tensor,
+    kept: Tensor,
+    compact: bool,
 ) -> dict[str, float]:
     """POPE accuracy with the visual tokens `kept`, int [I, K] ascending."""
     llm, said, n = model.model.language_model, {}, len(START)

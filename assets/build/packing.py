@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from classes import CLASSES, plural
+from classes import CLASSES, COLOR_NAMES, plural
 from model import EOS, PAD, VISUAL_TOKENS, build_tokenizer
 from questions import Question
 from torch import Tensor
@@ -29,12 +29,18 @@ NOUN_OF_TOKEN: dict[int, int] = {
     for i, label in enumerate(CLASSES)
     for word in (label, plural(label))
 }
+COLOR_OF_TOKEN: dict[int, int] = {
+    _TOKENIZER.convert_tokens_to_ids(name): i for i, name in enumerate(COLOR_NAMES)
+}
 
 
 @lru_cache(maxsize=None)
 def token_ids(text: str) -> tuple[int, ...]:
     """Ids of a text without special tokens."""
     return tuple(_TOKENIZER(text, add_special_tokens=False).input_ids)
+
+
+_FILL = {"ids": PAD, "branch": -1, "at": 0, "labels": IGNORE, "nouns": -1, "tints": -1}
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class Packed:
         mask: float [B, 1, 199 + T, 199 + T], added to scores: 0 where allowed, else -1e9.
         labels: int [B, T] next-token targets, -100 outside the answers.
         nouns: int [B, T] class index where a question names a class, else -1.
+        tints: int [B, T] colour index where a question names a class after a colour, else -1.
         first: int list per row, index of each branch's first answer position in `labels`.
         questions: the questions in packed order.
     """
@@ -58,6 +65,7 @@ class Packed:
     mask: Tensor
     labels: Tensor
     nouns: Tensor
+    tints: Tensor
     first: list[list[int]]
     questions: list[list[Question]]
 
@@ -92,7 +100,7 @@ def pack(questions: list[list[Question]], rng: np.random.Generator | None = None
     first: list[list[int]] = []
     before = []
     for row_questions in questions:
-        row: dict[str, list[int]] = {"ids": [], "branch": [], "at": [], "labels": [], "nouns": []}
+        row: dict[str, list[int]] = {name: [] for name in _FILL}
         starts = []
         prefix, begin = prefix_positions(rng)
         for b, question in enumerate(row_questions):
@@ -104,20 +112,35 @@ def pack(questions: list[list[Question]], rng: np.random.Generator | None = None
             row["branch"] += [b] * size
             row["at"] += range(begin, begin + size)
             row["labels"] += [IGNORE] * (len(asked) - 1) + list(answer)
-            row["nouns"] += [NOUN_OF_TOKEN.get(i, -1) for i in asked] + [-1] * (len(answer) - 1)
+            rest = [-1] * (len(answer) - 1)
+            row["nouns"] += [NOUN_OF_TOKEN.get(i, -1) for i in asked] + rest
+            row["tints"] += [-1] + [
+                COLOR_OF_TOKEN.get(before, -1) if i in NOUN_OF_TOKEN else -1
+                for before, i in zip(asked, asked[1:], strict=False)
+            ]
+            row["tints"] += rest
         rows.append(row)
         first.append(starts)
         before.append(prefix)
     length = max(len(row["ids"]) for row in rows)
-    fill = {"ids": PAD, "branch": -1, "at": 0, "labels": IGNORE, "nouns": -1}
     table = {
         name: torch.tensor([row[name] + [value] * (length - len(row[name])) for row in rows])
-        for name, value in fill.items()
+        for name, value in _FILL.items()
     }
     positions = torch.cat([torch.from_numpy(np.stack(before)), table["at"]], 1)
     branch = table["branch"]
     mask = attention_mask(branch)
-    return Packed(table["ids"], positions, branch, mask, table["labels"], table["nouns"], first, questions)
+    return Packed(
+        table["ids"],
+        positions,
+        branch,
+        mask,
+        table["labels"],
+        table["nouns"],
+        table["tints"],
+        first,
+        questions,
+    )
 
 
 def attention_mask(branch: Tensor, prefix: int = PREFIX) -> Tensor:

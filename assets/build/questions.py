@@ -113,10 +113,13 @@ def color_yes_no(scene: Scene, rng: np.random.Generator) -> Question | None:
         return None
     one = tinted[rng.integers(len(tinted))]
     used = {o.color for o in tinted if o.label == one.label}
-    if rng.random() < 0.5:
-        return Question("color", color_text(one.label, int(one.color or 0)), "yes")
+    yes = rng.random() < 0.5
     others = [c for c in range(len(COLOR_NAMES)) if c not in used]
-    return Question("color", color_text(one.label, others[rng.integers(len(others))]), "no")
+    color = int(one.color or 0) if yes else others[rng.integers(len(others))]
+    text = color_text(one.label, color)
+    if counts(scene)[one.label] == 1 and rng.random() < 0.3:
+        text = f"Is the {CLASSES[one.label]} {COLOR_NAMES[color]}?"
+    return Question("color", text, "yes" if yes else "no")
 
 
 def what_color(scene: Scene, rng: np.random.Generator) -> Question | None:

@@ -88,7 +88,7 @@ def full_loss(student: Student, scenes: list[Scene], packed: Packed, grounded: b
     loss = loss + 0.15 * state_loss(student.state, early, packed, scenes)
     if grounded:
         llm = student.model.model.language_model
-        loss = loss + 0.3 * grounding_loss(llm, embeds, packed, scenes)
+        loss = loss + 0.3 * grounding_loss(llm, embeds, early, packed, scenes)
     return loss
 
 
@@ -113,13 +113,15 @@ def evaluate(student: Student, painter: Painter, count: int = 120) -> dict[str, 
 
 
 def initialised(args: argparse.Namespace) -> Student:
-    """A new student whose encoder and dense heads come from stage 1."""
+    """A new student, from stage 1 or, with fresh optimisers, from a run of this stage."""
     student = Student(build_model())
     use_plain_products(student.model)
-    if not args.out.exists():
+    if args.init and not args.out.exists():
+        student.load_state_dict(load_checkpoint(args.init)["student"], strict=False)
+    elif not args.out.exists():
         stage1 = load_checkpoint(args.vision)
         student.model.model.vision_tower.load_state_dict(stage1["vision"])
-        student.dense.load_state_dict(stage1["heads"])
+        student.dense.load_state_dict(stage1["heads"], strict=False)
     return student
 
 
@@ -133,7 +135,7 @@ def train(args: argparse.Namespace) -> None:
     groups = [(inner.vision_tower, 0.5), (inner.multi_modal_projector, 1.0)]
     groups += [(inner.language_model, 1.0), (student.dense, 1.0), (student.state, 1.0)]
     parts = optimizers(groups, muon_lr=args.rate, adam_lr=1e-3)
-    clock, step = Clock(args.minutes), 0
+    clock, step = Clock(args.minutes), ALIGNMENT_STEPS if args.init else 0
     if args.out.exists():
         state = load_checkpoint(args.out)
         student.load_state_dict(state["student"])
@@ -174,7 +176,8 @@ def train(args: argparse.Namespace) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--vision", type=Path, required=True, help="checkpoint of stage 1")
+    parser.add_argument("--vision", type=Path, help="checkpoint of stage 1 to start from")
+    parser.add_argument("--init", type=Path, help="checkpoint of this stage to start from instead")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--threads", type=int, default=1)

@@ -1,8 +1,8 @@
 """Stage 1: trains the CLIP vision encoder on dense patch labels.
 
 In: drawn scenes. Out: a checkpoint with the encoder's weights. Losses, on hidden_states[-2] as
-LLaVA reads it: class of each patch, its colour, row and column of the patch; on the pooled CLS
-of the last layer: which classes are present. So the last layer only serves the CLS, whose
+LLaVA reads it: class of each patch, its colour, row and column, and how many objects of the class
+there are; on the pooled CLS of the last layer: which classes are present. So the last layer only serves the CLS, whose
 attention becomes an object pooler. It knows nothing of language.
 """
 
@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from transformers import CLIPVisionModel
 
 IGNORE = -100
+MOST = 4
 
 
 def dense_heads(width: int) -> nn.ModuleDict:
@@ -33,6 +34,7 @@ def dense_heads(width: int) -> nn.ModuleDict:
             "color": nn.Linear(width, len(COLOR_NAMES)),
             "row": nn.Linear(width, GRID),
             "column": nn.Linear(width, GRID),
+            "number": nn.Linear(width, MOST),
             "presence": nn.Linear(width, len(CLASSES)),
         }
     )
@@ -47,6 +49,16 @@ def dense_targets(scenes: list[Scene]) -> tuple[Tensor, Tensor, Tensor]:
         presence[i, [o.label for o in scene.objects]] = 1
     labels = labels.masked_fill(labels == -1, len(CLASSES)).masked_fill(labels == -2, IGNORE)
     return labels, colors.masked_fill(colors < 0, IGNORE), presence
+
+
+def number_targets(scenes: list[Scene]) -> Tensor:
+    """How many objects of its class the scene holds, per object patch: 0 for one ... [B, 196]."""
+    table = torch.full((len(scenes), len(CLASSES) + 2), IGNORE)
+    for i, scene in enumerate(scenes):
+        for label in [o.label for o in scene.objects]:
+            table[i, label] = min(max(int(table[i, label]), -1) + 1, MOST - 1)
+    labels = torch.from_numpy(np.stack([s.patch_labels for s in scenes])).flatten(1)
+    return table.gather(1, labels % (len(CLASSES) + 2))
 
 
 def dense_loss(
@@ -71,7 +83,9 @@ def dense_loss(
     if on_object.any():
         index = torch.arange(GRID * GRID).expand(len(scenes), -1).flatten()[on_object]
         chosen = patches.flatten(0, 1)[on_object]
-        for name, target in (("row", index // GRID), ("column", index % GRID)):
+        number = number_targets(scenes).flatten()[on_object]
+        targets = (("row", index // GRID), ("column", index % GRID), ("number", number))
+        for name, target in targets:
             loss = loss + 0.15 * F.cross_entropy(heads[name](chosen).float(), target)
     logits = heads["presence"](pooled).float()
     balance = torch.tensor(2.0)
