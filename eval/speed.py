@@ -1,0 +1,202 @@
+"""Measure what pruning costs and saves: `lvlm-prune speed`.
+
+In: a preset of shapes, methods and a budget. Out: `speed.json` (every round, the summary and the
+environment), `speed.md` (the table) and the same table on the terminal. Every round runs the
+unpruned model, the ideal and each method once, in an order that is shuffled anew, so that a busy
+moment hits all of them; `speed_clock` says how each time is measured, `speed_memory` the peak,
+`speed_variants` what the ideal is. Attaching is not timed: it happens once, not once a call.
+
+With one thread on the CPU the ratios use the CPU time of the process, which other programs disturb
+least. With more threads that clock would count waiting threads, so the wall clock is used, as on a
+GPU. How good the answers are is another question.
+"""
+
+import json
+import os
+import platform
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+import typer
+from tqdm import tqdm
+
+from lvlm_prune import __version__
+from lvlm_prune.eval.speed_clock import time_answer
+from lvlm_prune.eval.speed_memory import peak_and_tokens
+from lvlm_prune.eval.speed_models import preset_named
+from lvlm_prune.eval.speed_table import sentence, summarise, table
+from lvlm_prune.eval.speed_variants import IDEAL, UNPRUNED, Workload, make_workload, prepared
+
+CLOCKS = {"cpu": "CPU time of the process", "wall": "wall clock"}
+
+
+def measure_speed(
+    preset: str,
+    methods: Sequence[str],
+    keep: int | float,
+    repeats: int,
+    new_tokens: int,
+    threads: int | None,
+    out: Path,
+    device: str,
+) -> dict[str, Any]:
+    """Time every method beside the unpruned model and the ideal, and write the results.
+
+    Args:
+        preset: name of the shapes, see `speed_models`.
+        methods: names of pruning methods.
+        keep: tokens per image (int) or share of them (float).
+        repeats: interleaved rounds that count; one more goes first to warm up.
+        new_tokens: tokens to decode, at least 2.
+        threads: CPU threads of torch; None is one on the CPU and torch's own choice for a GPU.
+        out: folder for `speed.json` and `speed.md`.
+        device: `cpu`, `cuda` or `cuda:NUMBER`.
+
+    Returns:
+        What `speed.json` holds.
+
+    Raises:
+        ValueError: a preset, device, method or budget that cannot be run; see the message.
+    """
+    shapes = preset_named(preset, device)
+    if threads is None and device == "cpu":
+        threads = 1
+    names = [UNPRUNED, IDEAL, *dict.fromkeys(methods)]
+    with _threads(threads):
+        work = make_workload(shapes, device, keep, new_tokens)
+        for name in names:
+            with prepared(work, name):
+                pass  # a method that cannot be attached is refused before anything is measured
+        clock = "cpu" if device == "cpu" and torch.get_num_threads() == 1 else "wall"
+        environment = _environment(work)
+        counts, rows = run_rounds(work, names, repeats)
+    summaries = summarise(rows, counts, clock)
+    results = {
+        "settings": {
+            "preset": preset,
+            "method": ",".join(names[2:]),
+            "keep": keep,
+            "repeats": repeats,
+            "new_tokens": new_tokens,
+            "threads": threads,
+            "device": device,
+        },
+        "preset": asdict(shapes),
+        "clock": clock,
+        "environment": environment,
+        "variants": {name: asdict(summary) for name, summary in summaries.items()},
+        "meaning": sentence(summaries, shapes.visual_tokens),
+        "rounds": rows,
+    }
+    text = _page(results, table(summaries))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "speed.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (out / "speed.md").write_text(text + "\n", encoding="utf-8")
+    typer.echo(f"{text}\n\nwritten: {out / 'speed.json'}, {out / 'speed.md'}")
+    return results
+
+
+def run_rounds(
+    work: Workload, names: Sequence[str], repeats: int, seed: int = 0
+) -> tuple[dict[str, tuple[float, int]], list[dict[str, Any]]]:
+    """Measure memory once, warm up, and time the interleaved rounds.
+
+    Args:
+        work: model and question.
+        names: the variants.
+        repeats: rounds that count.
+        seed: seed of the order inside the rounds.
+
+    Returns:
+        For each variant, peak MiB and visual tokens; and one row for each variant of each round.
+    """
+    shuffle = random.Random(seed).shuffle
+    rows: list[dict[str, Any]] = []
+    with tqdm(total=len(names) * (repeats + 2), unit="call", disable=None) as bar:
+        counts = {}
+        for name in names:
+            bar.set_postfix_str(f"memory: {name}")
+            with prepared(work, name) as answer:
+                counts[name] = peak_and_tokens(work, answer)
+            bar.update()
+        for number in range(-1, repeats):
+            order = list(names)
+            shuffle(order)
+            for place, name in enumerate(order):
+                label = f"round {number + 1}/{repeats}" if number >= 0 else "warm-up"
+                bar.set_postfix_str(f"{label}: {name}")
+                with prepared(work, name) as answer:
+                    times = time_answer(work, answer)
+                if number >= 0:
+                    rows.append({"round": number, "place": place, "variant": name, **times})
+                bar.update()
+    return counts, rows
+
+
+def _environment(work: Workload) -> dict[str, Any]:
+    """Versions, machine and how busy it is."""
+    on_gpu = work.device.type == "cuda"
+    return {
+        "lvlm_prune": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "device": torch.cuda.get_device_name(work.device) if on_gpu else _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+    }
+
+
+def _cpu_name() -> str:
+    """Model of the CPU; only Linux tells it in a file."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    found = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return found[0] if found else platform.processor() or platform.machine()
+
+
+def _page(results: dict[str, Any], rows: str) -> str:
+    """What was run, the table, and what it means."""
+    environment, settings, preset = (results[k] for k in ("environment", "settings", "preset"))
+    load = environment["load_average"]
+    busy = "" if load is None else f", load average {load[0]:.1f} on {environment['cores']} cores"
+    options = [
+        f"--{name.replace('_', '-')} {value}"
+        for name, value in settings.items()
+        if value is not None
+    ]
+    encoder, llm = (f"{preset[k]['depth']} x {preset[k]['width']}" for k in ("vision", "llm"))
+    return "\n".join(
+        [
+            f"`lvlm-prune speed {' '.join(options)}`",
+            "",
+            f"Random weights ({preset['dtype']}): encoder {encoder}, LLM {llm}, "
+            f"{preset['text_tokens']} text tokens. {environment['device']}, threads: "
+            f"{environment['threads']}{busy}; torch {environment['torch']}, transformers "
+            f"{environment['transformers']}. {CLOCKS[results['clock']]}; medians of the rounds; "
+            "ratios of end to end times inside a round, with their quartiles.",
+            "",
+            rows,
+            "",
+            results["meaning"],
+        ]
+    )
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let torch use this many CPU threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

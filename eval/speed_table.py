@@ -1,0 +1,169 @@
+"""From raw rounds to medians, ratios, the table and one sentence.
+
+In: one row for each variant of each round, times in milliseconds. Out: numbers and Markdown. A
+ratio is the median over rounds of the ratio inside a round, so that a slow round hits both sides;
+its spread is given by the quartiles.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lvlm_prune.eval.speed_clock import MEASURES
+from lvlm_prune.eval.speed_variants import IDEAL, UNPRUNED
+
+HEADER = (
+    "variant",
+    "visual tokens",
+    "encoder ms",
+    "stage ms",
+    "prefill ms",
+    "decode ms/token",
+    "end to end ms",
+    "x unpruned",
+    "x ideal",
+    "encoder x plain",
+    "peak MiB",
+)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and quartiles over the rounds."""
+
+    median: float
+    q1: float
+    q3: float
+
+    def __str__(self) -> str:
+        """The ratio as the table shows it."""
+        return f"{self.median:.3f} ({self.q1:.3f}-{self.q3:.3f})"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One variant over all rounds.
+
+    Args:
+        visual_tokens: visual tokens in the LLM's KV cache.
+        peak_mib: peak memory of the call.
+        times: the MEASURES in milliseconds.
+        of_unpruned: end to end, as a share of the unpruned model's time.
+        of_ideal: end to end, as a share of the ideal's time.
+        encoder_of_unpruned: the encoder with the method's taps, as a share of the one without.
+    """
+
+    visual_tokens: int
+    peak_mib: float
+    times: dict[str, Spread]
+    of_unpruned: Spread
+    of_ideal: Spread
+    encoder_of_unpruned: Spread
+
+
+def summarise(
+    rows: Sequence[Mapping[str, Any]], counts: Mapping[str, tuple[float, int]], clock: str
+) -> dict[str, Summary]:
+    """Reduce the rounds to one summary a variant.
+
+    Args:
+        rows: `round`, `variant` and, for each clock, the MEASURES.
+        counts: for each variant, peak MiB and visual tokens.
+        clock: `wall` or `cpu`.
+    """
+    by_variant: dict[str, dict[int, Mapping[str, float]]] = {name: {} for name in counts}
+    for row in rows:
+        by_variant[row["variant"]][row["round"]] = row[clock]
+    plain, ideal = by_variant[UNPRUNED], by_variant[IDEAL]
+    return {
+        name: Summary(
+            visual_tokens=tokens,
+            peak_mib=peak,
+            times={
+                measure: spread([times[measure] for times in by_variant[name].values()])
+                for measure in MEASURES
+            },
+            of_unpruned=paired(by_variant[name], plain, "end_to_end"),
+            of_ideal=paired(by_variant[name], ideal, "end_to_end"),
+            encoder_of_unpruned=paired(by_variant[name], plain, "encoder"),
+        )
+        for name, (peak, tokens) in counts.items()
+    }
+
+
+def paired(
+    mine: Mapping[int, Mapping[str, float]], other: Mapping[int, Mapping[str, float]], measure: str
+) -> Spread:
+    """Ratio of a measure inside each round, over the rounds."""
+    return spread([mine[number][measure] / other[number][measure] for number in mine])
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median and quartiles, linearly interpolated."""
+    q1, median, q3 = np.percentile(values, [25, 50, 75])
+    return Spread(float(median), float(q1), float(q3))
+
+
+def table(summaries: Mapping[str, Summary]) -> str:
+    """The summaries as an aligned Markdown table; ratios with their quartiles."""
+    lines = [HEADER, *(_cells(name, summary) for name, summary in summaries.items())]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
+    texts = ["| " + " | ".join(_padded(line, widths)) + " |" for line in (HEADER, *lines[1:])]
+    rule = "|".join(["", "-" * (widths[0] + 2), *("-" * (w + 1) + ":" for w in widths[1:]), ""])
+    return "\n".join([texts[0], rule, *texts[1:]])
+
+
+def sentence(summaries: Mapping[str, Summary], total: int) -> str:
+    """What the table means.
+
+    Args:
+        summaries: of every variant.
+        total: visual tokens N of the unpruned model.
+    """
+    plain, ideal = summaries[UNPRUNED], summaries[IDEAL]
+    pruned = {
+        name: summary
+        for name, summary in summaries.items()
+        if summary.visual_tokens == ideal.visual_tokens < total and name != IDEAL
+    }
+    if not pruned:
+        return "No method dropped a token, so there is nothing to compare."
+    slowest = max(pruned, key=lambda name: pruned[name].of_ideal.median)
+    worst = pruned[slowest]
+    noise = max((s.of_ideal.q3 - s.of_ideal.q1) / 2 for s in pruned.values())
+    highest = max(s.peak_mib for s in pruned.values())
+    encoder = ideal.times["encoder"].median / ideal.times["end_to_end"].median
+    return (
+        f"With {ideal.visual_tokens} of {total} visual tokens the slowest method ({slowest}) needs "
+        f"{worst.of_unpruned.median:.2f} of the unpruned model's time, {worst.of_ideal.median:.3f} "
+        f"times the ideal's (middle half of the rounds within {noise:.3f}), and the methods' "
+        f"calls hold {highest:.1f} MiB at most instead of {plain.peak_mib:.1f}; "
+        f"{encoder:.0%} of the ideal's time is the vision encoder, which pruning behind it cannot "
+        "shorten."
+    )
+
+
+def _cells(name: str, summary: Summary) -> tuple[str, ...]:
+    """One line of the table."""
+    times = {measure: value.median for measure, value in summary.times.items()}
+    return (
+        name,
+        str(summary.visual_tokens),
+        f"{times['encoder']:.1f}",
+        f"{times['stage']:.2f}",
+        f"{times['prefill']:.1f}",
+        f"{times['decode']:.2f}",
+        f"{times['end_to_end']:.1f}",
+        str(summary.of_unpruned),
+        str(summary.of_ideal),
+        str(summary.encoder_of_unpruned),
+        f"{summary.peak_mib:.1f}",
+    )
+
+
+def _padded(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """Names to the left, numbers to the right."""
+    first = cells[0].ljust(widths[0])
+    return [first, *(cell.rjust(w) for cell, w in zip(cells[1:], widths[1:], strict=True))]
