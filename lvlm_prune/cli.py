@@ -72,7 +72,9 @@ def evaluate(
     keep: Annotated[
         str, typer.Option(help="Budgets, separated by commas: 64, 0.25 or 25%.")
     ] = "0.25,0.125,0.06",
-    sinks: SinksOption = "ignore",
+    sinks: Annotated[
+        str, typer.Option(help="ViT sink policies, separated by commas: ignore, keep, drop, only.")
+    ] = "ignore",
     plant_sinks: Annotated[
         bool, typer.Option(help="Plant ViT sinks in the bundled model first (a demonstration).")
     ] = False,
@@ -85,14 +87,14 @@ def evaluate(
     device: DeviceOption = "cpu",
 ) -> None:
     """Answer a benchmark unpruned, then with every method at every budget; write a table."""
-    from lvlm_prune.eval.grid import evaluate_grid
+    from lvlm_prune.eval.evaluate import evaluate_benchmark
 
-    evaluate_grid(
+    evaluate_benchmark(
         benchmark=benchmark,
         model=model,
         methods=_names(method),
         keeps=[_keep(value) for value in keep.split(",")],
-        sinks=sinks,
+        sinks=[policy.strip() for policy in sinks.split(",")],
         plant=plant_sinks,
         limit=limit,
         batch_size=batch_size,

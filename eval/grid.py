@@ -1,0 +1,168 @@
+"""Run a benchmark unpruned and with every method at every budget.
+
+In: a model, a benchmark and one config for each run. Out: scored runs, compared with `random` and
+timed, and the choices of the first images for pictures. All configs are checked against the model
+before the first answer. It writes nothing; `report_files` does.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from lvlm_prune.boundary import BoundaryStage
+from lvlm_prune.config import PruneConfig
+from lvlm_prune.eval.answer import answer_all, padded
+from lvlm_prune.eval.encoding import SharedEncodings
+from lvlm_prune.eval.interval import paired_bootstrap
+from lvlm_prune.eval.prefill import StageTimes, interleaved
+from lvlm_prune.eval.probe import Probe
+from lvlm_prune.eval.questions import prepare
+from lvlm_prune.eval.results import RunResult, SinkCount, score_mme, score_pope
+from lvlm_prune.loading import Loaded
+from lvlm_prune.methods import METHODS
+from lvlm_prune.stage import Choice
+
+IMAGES_PER_PASS = 32
+PICTURED = 4  # images whose choices are kept for pictures
+TIMED_IMAGES = 8
+TIMED_ROUNDS = 5
+
+
+def grid_configs(
+    methods: Sequence[str], keeps: Sequence[int | float], sinks: Sequence[str], seed: int
+) -> list[PruneConfig]:
+    """One config for each method, budget and sink policy.
+
+    Args:
+        methods: method names; those that drop nothing are the baseline already and are left out.
+        keeps: budgets.
+        sinks: ViT sink policies; methods that rank no tokens know `ignore` only.
+        seed: seed of methods that draw.
+    """
+    return [
+        PruneConfig(method=name, keep=keep, sinks=policy, seed=seed)
+        for name in dict.fromkeys(methods)
+        if METHODS[name].drops
+        for policy in (dict.fromkeys(sinks) if METHODS[name].ranks else ("ignore",))
+        for keep in dict.fromkeys(keeps)
+    ]
+
+
+class Grid:
+    """A benchmark, a model and the runs to make.
+
+    Args:
+        loaded: the model.
+        probe: the benchmark.
+        configs: one for each pruned run.
+        batch_size: questions in one batch.
+        seed: seed of the bootstrap.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        probe: Probe,
+        configs: Sequence[PruneConfig],
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.loaded, self.probe, self.batch_size, self.seed = loaded, probe, batch_size, seed
+        baseline = PruneConfig(method="identity", keep=1.0)
+        self.stages = [BoundaryStage(loaded.model, config) for config in (baseline, *configs)]
+        self.questions = prepare(loaded, probe.items, probe.images, probe.folder)
+        self.encodings = SharedEncodings(self.stages, self.questions, IMAGES_PER_PASS)
+        self.counts_sinks = loaded.planted or any(c.sinks != "ignore" for c in configs)
+        self.pictured: dict[str, list[Choice]] = {}
+
+    @torch.inference_mode()
+    def run(self) -> list[RunResult]:
+        """Answer every question with every stage, the unpruned model first."""
+        results: list[RunResult] = []
+        count = len(self.stages) * len(self.questions.asked)
+        with tqdm(total=count, unit=" answers", smoothing=0.05) as bar:
+            for stage in self.stages:
+                bar.set_description(f"{stage.config.method} {stage.config.keep:g}")
+                results.append(self._result(stage, bar))
+        self._compare(results)
+        return results
+
+    def _result(self, stage: BoundaryStage, bar: tqdm) -> RunResult:
+        """Answer and score one run."""
+        choices, output_type = self.encodings.choices(stage)
+        said = answer_all(
+            self.loaded, self.questions.asked, choices, output_type, self.batch_size, bar.update
+        )
+        items = self.probe.items
+        answers = [said[place] for place in self.questions.places(items)]
+        result = RunResult(
+            config=stage.config,
+            kept=len(choices[0].rows.kept),
+            total=choices[0].rows.total,
+            items=items,
+            answers=answers,
+            pope=score_pope(items, answers),
+            mme=score_mme(items, answers),
+        )
+        if self.counts_sinks and stage.encoder_grid is None:
+            sinks = self.encodings.sinks()
+            result.sinks = count_sinks(choices, sinks)
+            choices = [replace(c, sinks=s) for c, s in zip(choices, sinks, strict=True)]
+        self.pictured[result.name] = choices[:PICTURED]
+        return result
+
+    def _compare(self, results: Sequence[RunResult]) -> None:
+        """Set every run's difference to `random` at the same budget, where that was run."""
+        images = self.questions.images
+        controls = {
+            result.kept: result
+            for result in results
+            if result.config.method == "random" and result.config.sinks == "ignore"
+        }
+        for result in results:
+            control = controls.get(result.kept)
+            if control is None or control is result:
+                continue
+            ours, asked = result.right(images)
+            theirs, _ = control.right(images)
+            result.against_random = paired_bootstrap(ours, theirs, asked, self.seed)
+
+    def measure(self, results: Sequence[RunResult]) -> StageTimes:
+        """Time one batch of the first images with every stage and note it on the results.
+
+        Args:
+            results: what `run` returned.
+
+        Returns:
+            Medians of the unpruned model.
+        """
+        asked = self.questions.asked
+        first = [next(a for a in asked if a.image == image) for image in range(self.timed_images)]
+        inputs = padded([each.ids for each in first], self.loaded.processor.tokenizer)
+        pixels = next(self.questions.pixel_batches(len(first), self.loaded.model.device))
+        inputs = {name: value.to(self.loaded.model.device) for name, value in inputs.items()}
+        base, timings = interleaved(
+            self.loaded.model, self.stages[0], self.stages[1:], {**inputs, **pixels}, TIMED_ROUNDS
+        )
+        for result, timing in zip(results[1:], timings, strict=True):
+            result.timing = timing
+        return base
+
+    @property
+    def timed_images(self) -> int:
+        """Images, each with one question, in the batch that is timed."""
+        return min(TIMED_IMAGES, len(self.questions.images))
+
+
+def count_sinks(choices: Sequence[Choice], sinks: Sequence[Tensor]) -> SinkCount:
+    """Count the sinks of all images and those that were kept."""
+    return SinkCount(
+        images=sum(bool(found.any()) for found in sinks),
+        found=sum(int(found.sum()) for found in sinks),
+        kept=sum(
+            int(found[choice.rows.kept].sum()) for choice, found in zip(choices, sinks, strict=True)
+        ),
+    )

@@ -1,0 +1,205 @@
+"""Score one run and write its folder: config.json, results.json, answers.jsonl.
+
+In: items, raw answers, and what was kept. Out: `RunResult` and three files, each written under a
+temporary name first, so that a run that was interrupted leaves no half file.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lvlm_prune.config import PruneConfig
+from lvlm_prune.eval import mme, pope
+from lvlm_prune.eval.interval import Interval
+from lvlm_prune.eval.prefill import Timing
+from lvlm_prune.eval.probe import MME_TASKS, POPE_SPLITS, Item
+
+
+@dataclass(frozen=True)
+class SinkCount:
+    """ViT sinks of the images of a run.
+
+    Args:
+        images: images with at least one sink.
+        found: sinks in all images.
+        kept: of those, how many reached the LLM.
+    """
+
+    images: int
+    found: int
+    kept: int
+
+
+@dataclass
+class RunResult:
+    """One method at one budget.
+
+    Args:
+        config: what was asked for.
+        kept: visual tokens of each image that reach the LLM.
+        total: visual tokens of an image, N.
+        items: the benchmark lines.
+        answers: raw answer to each line.
+        pope: score of each split.
+        mme: score of each task; empty where the pairs were not asked.
+        sinks: ViT sinks, or None where nobody looked for them.
+        against_random: difference to `random` at the same budget, or None.
+        timing: prefill times, or None.
+    """
+
+    config: PruneConfig
+    kept: int
+    total: int
+    items: list[Item]
+    answers: list[str]
+    pope: dict[str, pope.PopeScore]
+    mme: dict[str, mme.MmeScore]
+    sinks: SinkCount | None = None
+    against_random: Interval | None = None
+    timing: Timing | None = None
+
+    @property
+    def unpruned(self) -> bool:
+        """Whether this is the baseline."""
+        return self.config.method == "identity"
+
+    @property
+    def label(self) -> str:
+        """Name of the run in tables."""
+        if self.unpruned:
+            return "unpruned"
+        policy = self.config.sinks
+        return self.config.method + ("" if policy == "ignore" else f" (sinks {policy})")
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder."""
+        policy = "" if self.config.sinks == "ignore" else f"-sinks-{self.config.sinks}"
+        return "unpruned" if self.unpruned else f"{self.config.method}-{self.kept}{policy}"
+
+    @property
+    def accuracy(self) -> float:
+        """Presence accuracy: mean over the POPE splits."""
+        return self._mean("accuracy")
+
+    @property
+    def f1(self) -> float:
+        """Mean F1 over the POPE splits."""
+        return self._mean("f1")
+
+    @property
+    def yes_ratio(self) -> float:
+        """Mean yes-ratio over the POPE splits."""
+        return self._mean("yes_ratio")
+
+    def _mean(self, name: str) -> float:
+        return sum(getattr(score, name) for score in self.pope.values()) / len(self.pope)
+
+    def right(self, images: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Right answers and questions of each image and POPE split, both `[images, splits]`."""
+        places = {image: number for number, image in enumerate(images)}
+        right = np.zeros((len(images), len(POPE_SPLITS)), np.int64)
+        asked = np.zeros_like(right)
+        for item, answer in zip(self.items, self.answers, strict=True):
+            if item.benchmark == "pope":
+                cell = places[item.image], POPE_SPLITS.index(item.split)
+                right[cell] += pope.parse(answer) == item.label
+                asked[cell] += 1
+        return right, asked
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the answers."""
+        against = self.against_random
+        return {
+            "run": self.name,
+            "method": self.config.method,
+            "sinks": self.config.sinks,
+            "kept": self.kept,
+            "total": self.total,
+            "presence": {
+                "accuracy": self.accuracy,
+                "f1": self.f1,
+                "yes_ratio": self.yes_ratio,
+                "minus_random": None if against is None else asdict(against),
+            },
+            "pope": {split: score.to_dict() for split, score in self.pope.items()},
+            "mme": {task: score.to_dict() for task, score in self.mme.items()},
+            "vit_sinks": None if self.sinks is None else asdict(self.sinks),
+            "prefill": None if self.timing is None else self.timing.to_dict(),
+        }
+
+
+def score_pope(items: Sequence[Item], answers: Sequence[str]) -> dict[str, pope.PopeScore]:
+    """Score the POPE splits that the items contain."""
+    scores = {}
+    for split in POPE_SPLITS:
+        rows = _rows(items, answers, "pope", split)
+        if rows:
+            scores[split] = pope.score([row[1] for row in rows], [row[2] for row in rows])
+    return scores
+
+
+def score_mme(items: Sequence[Item], answers: Sequence[str]) -> dict[str, mme.MmeScore]:
+    """Score the MME tasks that the items contain."""
+    rows = {task: _rows(items, answers, "mme", task) for task in MME_TASKS}
+    return {task: mme.score(found) for task, found in rows.items() if found}
+
+
+def _rows(
+    items: Sequence[Item], answers: Sequence[str], benchmark: str, split: str
+) -> list[tuple[str, str, str]]:
+    """Image, label and answer of the lines of one split."""
+    return [
+        (item.image, item.label, answer)
+        for item, answer in zip(items, answers, strict=True)
+        if item.benchmark == benchmark and item.split == split
+    ]
+
+
+def write_run(result: RunResult, folder: Path, about: Mapping[str, Any]) -> None:
+    """Write the folder of one run.
+
+    Args:
+        result: the run.
+        folder: the grid's folder; the run's own is made inside it.
+        about: what holds for the whole grid: model, benchmark, versions.
+    """
+    own = folder / result.name
+    own.mkdir(parents=True, exist_ok=True)
+    write_text(own / "config.json", as_json({**about, "prune": result.config.to_dict()}))
+    write_text(own / "results.json", as_json(result.to_dict()))
+    write_text(own / "answers.jsonl", "".join(f"{line}\n" for line in _answer_lines(result)))
+
+
+def _answer_lines(result: RunResult) -> Iterable[str]:
+    """One line for each answer."""
+    for item, answer in zip(result.items, result.answers, strict=True):
+        row = {
+            "id": item.id,
+            "split": item.split,
+            "image": item.image,
+            "question": item.question,
+            "label": item.label,
+            "answer": answer,
+            "parsed": (pope if item.benchmark == "pope" else mme).parse(answer),
+            "kept_tokens": result.kept,
+            "total_tokens": result.total,
+        }
+        yield json.dumps(row, ensure_ascii=False)
+
+
+def as_json(value: Any) -> str:
+    """Indented JSON with a final line break."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in one step."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

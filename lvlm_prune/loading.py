@@ -1,0 +1,157 @@
+"""Load a model and its processor from a folder or the hub, ready to prune; make prompts for it.
+
+In: a name and a device. Out: `Loaded`, with the model in eval mode and a processor that pads on the
+left, as batched generation needs. Weights are read from safetensors only. It knows no family; what
+can be pruned is the adapters' business.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with its processor.
+
+    Args:
+        model: the transformers model, in eval mode on its device.
+        processor: its processor, padding on the left.
+        name: what the user asked for, or the name of the bundled model.
+        planted: whether ViT sinks were planted, which every output has to say.
+    """
+
+    model: Any
+    processor: Any
+    name: str
+    planted: bool = False
+
+    @property
+    def label(self) -> str:
+        """Name for tables and pictures."""
+        return f"{self.name} (planted sinks)" if self.planted else self.name
+
+    def prompt(self, question: str) -> str:
+        """The chat prompt of a question about one image, up to where the answer begins."""
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        return self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+
+    def inputs(self, images: Sequence[Image.Image], questions: Sequence[str]) -> dict[str, Tensor]:
+        """Tensors for `model.generate`, one image and question a row."""
+        prompts = [self.prompt(question) for question in questions]
+        batch = self.processor(text=prompts, images=list(images), return_tensors="pt", padding=True)
+        return {name: value.to(self.model.device) for name, value in batch.items()}
+
+
+def load(name: str | Path | None = None, device: str = "cpu", plant: bool = False) -> Loaded:
+    """Load a model and its processor.
+
+    Args:
+        name: folder or hub name; None is the bundled model.
+        device: torch device; on a CPU the model runs in float32.
+        plant: plant ViT sinks in the bundled model.
+
+    Raises:
+        ValueError: a device that is not there, or sinks to plant in another model.
+        OSError: no such folder, missing files, or a hub that cannot be reached.
+    """
+    target = check_device(device)
+    if plant and name is not None:
+        raise ValueError(
+            f"sinks can be planted in the bundled model only, not in {str(name)!r}; "
+            "leave --model out, or leave --plant-sinks out"
+        )
+    source = _source(name)
+    model = _model(source, target)
+    processor = _processor(source)
+    if plant:
+        from lvlm_prune.assets.plant_sinks import plant_sinks
+
+        model = plant_sinks(model)
+    label = Path(source).resolve().name if Path(source).is_dir() else str(source)
+    return Loaded(model.eval(), processor, label, plant)
+
+
+def check_device(device: str) -> torch.device:
+    """Return the torch device, or say that it is not there."""
+    try:
+        target = torch.device(device)
+        torch.empty(0, device=target)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device {device!r} cannot be used ({str(error).splitlines()[0]}); "
+            "pass cpu, or cuda where torch was installed for a GPU"
+        ) from error
+    return target
+
+
+def _source(name: str | Path | None) -> str:
+    """The bundled model's folder, a folder that has a config, or a hub name."""
+    if name is None:
+        from lvlm_prune.assets import model_path
+
+        return str(model_path())
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(
+                f"{folder} holds no config.json; pass the folder that save_pretrained wrote"
+            )
+        return str(folder)
+    # A hub name is `owner/name`; anything with more parts or a leading dot is meant as a path.
+    if folder.exists() or folder.is_absolute() or str(name)[:1] in ".~" or len(folder.parts) > 2:
+        raise FileNotFoundError(f"there is no model folder {str(name)!r}; check the path")
+    return str(name)
+
+
+def _model(source: str, device: torch.device) -> Any:
+    """Load the weights."""
+    from transformers import AutoModelForImageTextToText
+
+    dtype: Any = torch.float32 if device.type == "cpu" else "auto"
+    try:
+        model: Any = AutoModelForImageTextToText.from_pretrained(
+            source, dtype=dtype, use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        raise type(error)(f"cannot load the model {source!r}: {_first_line(error)}") from error
+    return model.to(device)
+
+
+def _processor(source: str) -> Any:
+    """Load the processor and let it pad on the left."""
+    from transformers import AutoProcessor
+
+    folder = Path(source)
+    if folder.is_dir() and not any((folder / name).is_file() for name in PROCESSOR_FILES):
+        raise FileNotFoundError(
+            f"{folder} holds no processor files ({' or '.join(PROCESSOR_FILES)}); "
+            "save them beside the model with processor.save_pretrained"
+        )
+    try:
+        processor: Any = AutoProcessor.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise type(error)(
+            f"cannot load the processor of {source!r}: {_first_line(error)}"
+        ) from error
+    if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
+        raise ValueError(
+            f"{source!r} has a {type(processor).__name__} and no processor for images and text; "
+            "pass a vision-language model"
+        )
+    processor.tokenizer.padding_side = "left"
+    return processor
+
+
+def _first_line(error: Exception) -> str:
+    """The first sentence of a transformers error, which often goes on for a page."""
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,198 @@
+"""The `run` command: one question, once with all visual tokens and once with the kept ones.
+
+In: an image file, a question and a budget. Out: on the screen both answers with tokens and times,
+and a picture of what was kept. Both answers come from `model.generate`, the pruned one through
+`attach`, as a script would get it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from PIL import Image
+from torch import Tensor
+
+from lvlm_prune.attachment import attach
+from lvlm_prune.boundary import BoundaryStage
+from lvlm_prune.config import PruneConfig
+from lvlm_prune.eval.panels import Panel, panel_grid
+from lvlm_prune.eval.pictures import save_png
+from lvlm_prune.eval.prefill import StageTimes, medians, time_stages
+from lvlm_prune.images import load_image
+from lvlm_prune.loading import Loaded, load
+from lvlm_prune.overlay import draw_kept, draw_scores, enlarge, model_view
+from lvlm_prune.report import PruneReport
+
+ROUNDS = 5
+UNPRUNED = PruneConfig(method="identity", keep=1.0)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One of the two answers.
+
+    Args:
+        name: `unpruned`, or the method.
+        text: the answer.
+        yes_no: probability that the first token says yes, and no; None where the words are not
+            single tokens.
+        tokens: visual tokens that reached the LLM.
+        times: medians in ms.
+    """
+
+    name: str
+    text: str
+    yes_no: tuple[float, float] | None
+    tokens: int
+    times: StageTimes
+
+
+def show_run(
+    image: Path,
+    question: str,
+    model: str | None,
+    method: str,
+    keep: int | float,
+    sinks: str,
+    plant: bool,
+    max_new_tokens: int,
+    save: Path,
+    device: str,
+) -> None:
+    """Answer, measure, print and draw.
+
+    Args:
+        image: image file.
+        question: question about it.
+        model: folder or hub name; None is the bundled model.
+        method: pruning method.
+        keep: budget.
+        sinks: ViT sink policy.
+        plant: plant ViT sinks in the bundled model first.
+        max_new_tokens: longest answer.
+        save: PNG file to write.
+        device: torch device.
+
+    Raises:
+        ImageFileError: the image cannot be read.
+        ValueError: a setting that does not fit, or a picture file that is no .png.
+    """
+    config = PruneConfig(method=method, keep=keep, sinks=sinks)
+    picture = load_image(image)
+    if save.suffix.lower() != ".png":
+        raise ValueError(f"--save must name a .png file, got {str(save)!r}")
+    loaded = load(model, device, plant)
+    stages = [BoundaryStage(loaded.model, each) for each in (UNPRUNED, config)]
+    inputs = loaded.inputs([picture], [question])
+    times = measure(loaded.model, stages, inputs)
+    full = answer(loaded, inputs, max_new_tokens)
+    with attach(loaded.model, config) as handle:
+        pruned = answer(loaded, inputs, max_new_tokens)
+        report = handle.report
+    shown = (
+        Shown("unpruned", *full, report.tokens_before, times[0]),
+        Shown(method, *pruned, report.tokens_after, times[1]),
+    )
+    drawn = figure(loaded, question, inputs, shown, report)
+    save_png(drawn, save)
+    typer.echo(table(loaded, question, shown))
+    typer.echo(f"picture: {save}")
+
+
+def measure(
+    model: Any, stages: Sequence[BoundaryStage], inputs: dict[str, Tensor]
+) -> list[StageTimes]:
+    """Medians of each stage over interleaved rounds, after one round that warms up."""
+    rounds = [[time_stages(model, stage, inputs) for stage in stages] for _ in range(ROUNDS + 1)]
+    return [medians(times) for times in zip(*rounds[1:], strict=True)]
+
+
+@torch.inference_mode()
+def answer(
+    loaded: Loaded, inputs: dict[str, Tensor], max_new_tokens: int
+) -> tuple[str, tuple[float, float] | None]:
+    """The greedy answer, and how probable yes and no are as its first token."""
+    output = loaded.model.generate(
+        **inputs,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    new = output.sequences[:, inputs["input_ids"].shape[1] :]
+    text = loaded.processor.batch_decode(new, skip_special_tokens=True)[0].strip()
+    words = [yes_no_tokens(loaded.processor.tokenizer, word) for word in ("yes", "no")]
+    if not all(words):
+        return text, None
+    share = output.logits[0][0].float().softmax(dim=-1)
+    yes, no = (float(share[sorted(tokens)].sum()) for tokens in words)
+    return text, (yes, no)
+
+
+def yes_no_tokens(tokenizer: Any, word: str) -> set[int]:
+    """Tokens that are this word alone, in lower case or capitalised."""
+    forms = [tokenizer.encode(form, add_special_tokens=False) for form in (word, word.title())]
+    return {form[0] for form in forms if len(form) == 1} - {tokenizer.unk_token_id}
+
+
+def table(loaded: Loaded, question: str, shown: Sequence[Shown]) -> str:
+    """Both answers with their numbers, as aligned text."""
+    heads = ["", "visual tokens", "encode", "select", "prefill", "total", "p(yes)", "p(no)"]
+    rows = [heads]
+    for each in shown:
+        times = each.times
+        values = (times.encode, times.select + times.splice, times.prefill, times.total)
+        chances = ("-", "-") if each.yes_no is None else [f"{p:.3f}" for p in each.yes_no]
+        rows.append([each.name, str(each.tokens), *(f"{v:.1f}" for v in values), *chances])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+    lines = [
+        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(cells))
+        for cells in (list(zip(row, widths, strict=True)) for row in rows)
+    ]
+    ends = ["answer", *(each.text for each in shown)]
+    lines = [f"{line}  {text}" for line, text in zip(lines, ends, strict=True)]
+    device = loaded.model.device.type
+    threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
+    return "\n".join(
+        [
+            f"{loaded.label}: {question}",
+            *lines,
+            f"ms up to the first token, medians of {ROUNDS} interleaved rounds after a warm-up "
+            f"({device}{threads}); select includes shortening the prompt",
+        ]
+    )
+
+
+def figure(
+    loaded: Loaded,
+    question: str,
+    inputs: dict[str, Tensor],
+    shown: Sequence[Shown],
+    report: PruneReport,
+) -> Image.Image:
+    """The image, the kept tokens and, where the method ranks tokens, their scores."""
+    processor = loaded.processor.image_processor
+    view = model_view(inputs["pixel_values"][0], processor.image_mean, processor.image_std)
+    grid = BoundaryStage(loaded.model, UNPRUNED).adapter.grid()
+    full, pruned = shown
+    kept, scores, sinks = report.kept[0].cpu(), report.scores[0], report.sinks[0]
+    panels = [
+        Panel(enlarge(view), f"{full.tokens} visual tokens (unpruned)", f"answer: {full.text}"),
+        Panel(
+            draw_kept(view, grid, kept, None if sinks is None else sinks.cpu()),
+            f"{pruned.tokens} kept by {pruned.name}",
+            f"answer: {pruned.text}",
+        ),
+    ]
+    if scores is not None:
+        panels.append(
+            Panel(
+                draw_scores(view, grid, scores.cpu(), kept),
+                f"scores of {pruned.name}",
+                "yellow: high, kept tokens outlined",
+            )
+        )
+    return panel_grid([panels], f"{loaded.label}: {question}")
