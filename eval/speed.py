@@ -105,7 +105,7 @@ def measure_speed(
 def run_rounds(
     work: Workload, names: Sequence[str], repeats: int, seed: int = 0
 ) -> tuple[dict[str, tuple[float, int]], list[dict[str, Any]]]:
-    """Measure memory once, warm up, and time the interleaved rounds.
+    """Warm up with one round, measure memory once, and time the interleaved rounds.
 
     Args:
         work: model and question.
@@ -119,24 +119,33 @@ def run_rounds(
     shuffle = random.Random(seed).shuffle
     rows: list[dict[str, Any]] = []
     with tqdm(total=len(names) * (repeats + 2), unit="call", disable=None) as bar:
+        # A GPU allocates the workspace of its BLAS on first use, which is no variant's memory.
+        _run_round(work, names, "warm-up", bar)
         counts = {}
         for name in names:
             bar.set_postfix_str(f"memory: {name}")
             with prepared(work, name) as answer:
                 counts[name] = peak_and_tokens(work, answer)
             bar.update()
-        for number in range(-1, repeats):
+        for number in range(repeats):
             order = list(names)
             shuffle(order)
-            for place, name in enumerate(order):
-                label = f"round {number + 1}/{repeats}" if number >= 0 else "warm-up"
-                bar.set_postfix_str(f"{label}: {name}")
-                with prepared(work, name) as answer:
-                    times = time_answer(work, answer)
-                if number >= 0:
-                    rows.append({"round": number, "place": place, "variant": name, **times})
-                bar.update()
+            timed = _run_round(work, order, f"round {number + 1}/{repeats}", bar)
+            rows += [{"round": number, **row} for row in timed]
     return counts, rows
+
+
+def _run_round(
+    work: Workload, order: Sequence[str], label: str, bar: "tqdm[Any]"
+) -> list[dict[str, Any]]:
+    """Time each variant once."""
+    rows = []
+    for place, name in enumerate(order):
+        bar.set_postfix_str(f"{label}: {name}")
+        with prepared(work, name) as answer:
+            rows.append({"place": place, "variant": name, **time_answer(work, answer)})
+        bar.update()
+    return rows
 
 
 def _environment(work: Workload) -> dict[str, Any]:
