@@ -7,6 +7,8 @@ as an image is encoded and pruned once and not once a question.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lvlm_prune.eval.questions import Asked
+from lvlm_prune.eval.workers import divided_threads
 from lvlm_prune.loading import Loaded
 from lvlm_prune.splice import splice
 from lvlm_prune.stage import Choice
@@ -21,7 +24,6 @@ from lvlm_prune.stage import Choice
 MAX_NEW_TOKENS = 4  # yes or no needs one or two; `generate` ends at the end token anyway
 
 
-@torch.inference_mode()
 def answer_all(
     loaded: Loaded,
     asked: Sequence[Asked],
@@ -44,23 +46,47 @@ def answer_all(
         The raw answers, without special tokens, in the order of `asked`.
     """
     answers = [""] * len(asked)
-    for places in batches(asked, batch_size):
-        rows = [choices[asked[place].image].rows for place in places]
-        inputs = padded([asked[place].ids for place in places], loaded.processor.tokenizer)
-        short, _ = splice(inputs, rows, loaded.model.config.image_token_id)
-        device = loaded.model.device
-        output = loaded.model.generate(
-            **{name: value.to(device) for name, value in short.items()},
-            mm_encoder_outputs={"image": output_type(pooler_output=[row.features for row in rows])},
-            max_new_tokens=MAX_NEW_TOKENS,
-            do_sample=False,
-        )
-        new = output[:, short["input_ids"].shape[1] :]
-        texts = loaded.processor.batch_decode(new, skip_special_tokens=True)
-        for place, text in zip(places, texts, strict=True):
-            answers[place] = text
-        done(len(places))
+    with (
+        divided_threads(loaded.model.device) as workers,
+        giving_up(ThreadPoolExecutor(workers)) as pool,
+    ):
+        running = {}
+        for places in batches(asked, batch_size):
+            ids = [asked[place].ids for place in places]
+            kept = [choices[asked[place].image] for place in places]
+            running[pool.submit(answer_batch, loaded, ids, kept, output_type)] = places
+        for future in as_completed(running):
+            for place, text in zip(running[future], future.result(), strict=True):
+                answers[place] = text
+            done(len(running[future]))
     return answers
+
+
+@torch.inference_mode()
+def answer_batch(
+    loaded: Loaded, ids: Sequence[Tensor], choices: Sequence[Choice], output_type: type
+) -> list[str]:
+    """Answer one batch of prompts, `[L]` each, with the chosen rows of each prompt's image."""
+    rows = [choice.rows for choice in choices]
+    inputs = padded(ids, loaded.processor.tokenizer)
+    short, _ = splice(inputs, rows, loaded.model.config.image_token_id)
+    output = loaded.model.generate(
+        **{name: value.to(loaded.model.device) for name, value in short.items()},
+        mm_encoder_outputs={"image": output_type(pooler_output=[row.features for row in rows])},
+        max_new_tokens=MAX_NEW_TOKENS,
+        do_sample=False,
+    )
+    new = output[:, short["input_ids"].shape[1] :]
+    return loaded.processor.batch_decode(new, skip_special_tokens=True)
+
+
+@contextmanager
+def giving_up(pool: ThreadPoolExecutor) -> Iterator[ThreadPoolExecutor]:
+    """End a pool without the work that has not begun, which after an exception nobody wants."""
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def batches(asked: Sequence[Asked], size: int) -> Iterator[list[int]]:

@@ -13,7 +13,7 @@ import transformers
 import typer
 
 from lvlm_prune import __version__
-from lvlm_prune.eval.grid import TIMED_ROUNDS, Grid, grid_configs
+from lvlm_prune.eval.grid import Grid, grid_configs
 from lvlm_prune.eval.pictures import budgets_picture, methods_picture, save_png
 from lvlm_prune.eval.plot import check_plot_extra, plot_accuracy
 from lvlm_prune.eval.prefill import StageTimes
@@ -32,6 +32,7 @@ def evaluate_benchmark(
     keeps: Sequence[int | float],
     sinks: Sequence[str],
     plant: bool,
+    pairs: Sequence[str],
     limit: int | None,
     batch_size: int,
     seed: int,
@@ -47,6 +48,7 @@ def evaluate_benchmark(
         keeps: budgets.
         sinks: ViT sink policies.
         plant: plant ViT sinks in the bundled model first.
+        pairs: methods that answer the MME pairs too; the unpruned model always does.
         limit: use only the first images.
         batch_size: questions in one batch.
         seed: seed of methods that draw and of the bootstrap.
@@ -69,9 +71,9 @@ def evaluate_benchmark(
     configs = grid_configs(methods, keeps, sinks, seed)
     out.mkdir(parents=True, exist_ok=True)
     loaded = load(model, device, plant)
-    grid = Grid(loaded, probe, configs, batch_size, seed)
+    grid = Grid(loaded, probe, configs, batch_size, seed, pairs)
     results = grid.run()
-    base = grid.measure(results)
+    base, timing = grid.measure(results)
     about = {
         "benchmark": benchmark,
         "model": loaded.label,
@@ -79,8 +81,7 @@ def evaluate_benchmark(
         "images": len(probe.images),
         "questions": len(probe.items),
         "asked": len(grid.questions.asked),
-        "timing": f"one batch of {grid.timed_images} prompts, {TIMED_ROUNDS} rounds, "
-        f"{torch.get_num_threads()} threads, {loaded.model.device.type}",
+        "timing": timing,
         "prompt": loaded.prompt("{question}"),
         "lvlm_prune": __version__,
         "torch": torch.__version__,

@@ -5,7 +5,7 @@ timed, and the choices of the first images for pictures. All configs are checked
 before the first answer. It writes nothing; `report_files` does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import torch
@@ -18,9 +18,10 @@ from lvlm_prune.eval.answer import answer_all, padded
 from lvlm_prune.eval.encoding import SharedEncodings
 from lvlm_prune.eval.interval import paired_bootstrap
 from lvlm_prune.eval.prefill import StageTimes, interleaved
-from lvlm_prune.eval.probe import Probe
+from lvlm_prune.eval.probe import Item, Probe
 from lvlm_prune.eval.questions import prepare
 from lvlm_prune.eval.results import RunResult, SinkCount, score_mme, score_pope
+from lvlm_prune.eval.workers import divided_threads
 from lvlm_prune.loading import Loaded
 from lvlm_prune.methods import METHODS
 from lvlm_prune.stage import Choice
@@ -60,6 +61,7 @@ class Grid:
         configs: one for each pruned run.
         batch_size: questions in one batch.
         seed: seed of the bootstrap.
+        pairs: methods that answer the MME pairs too, as the unpruned model always does.
     """
 
     def __init__(
@@ -67,9 +69,11 @@ class Grid:
         loaded: Loaded,
         probe: Probe,
         configs: Sequence[PruneConfig],
-        batch_size: int,
-        seed: int,
+        batch_size: int = 64,
+        seed: int = 0,
+        pairs: Collection[str] = (),
     ) -> None:
+        self.pairs = {*pairs, "identity"}
         self.loaded, self.probe, self.batch_size, self.seed = loaded, probe, batch_size, seed
         baseline = PruneConfig(method="identity", keep=1.0)
         self.stages = [BoundaryStage(loaded.model, config) for config in (baseline, *configs)]
@@ -82,7 +86,7 @@ class Grid:
     def run(self) -> list[RunResult]:
         """Answer every question with every stage, the unpruned model first."""
         results: list[RunResult] = []
-        count = len(self.stages) * len(self.questions.asked)
+        count = sum(len(set(self.questions.places(self._items(s)))) for s in self.stages)
         with tqdm(total=count, unit=" answers", smoothing=0.05) as bar:
             for stage in self.stages:
                 bar.set_description(f"{stage.config.method} {stage.config.keep:g}")
@@ -90,14 +94,21 @@ class Grid:
         self._compare(results)
         return results
 
+    def _items(self, stage: BoundaryStage) -> list[Item]:
+        """The benchmark lines of one run."""
+        with_pairs = stage.method.name in self.pairs
+        return [item for item in self.probe.items if with_pairs or item.benchmark != "mme"]
+
     def _result(self, stage: BoundaryStage, bar: tqdm) -> RunResult:
         """Answer and score one run."""
         choices, output_type = self.encodings.choices(stage)
-        said = answer_all(
-            self.loaded, self.questions.asked, choices, output_type, self.batch_size, bar.update
-        )
-        items = self.probe.items
-        answers = [said[place] for place in self.questions.places(items)]
+        items = self._items(stage)
+        places = self.questions.places(items)
+        needed = sorted(set(places))
+        asked = [self.questions.asked[place] for place in needed]
+        said = answer_all(self.loaded, asked, choices, output_type, self.batch_size, bar.update)
+        answer_of = dict(zip(needed, said, strict=True))
+        answers = [answer_of[place] for place in places]
         result = RunResult(
             config=stage.config,
             kept=len(choices[0].rows.kept),
@@ -130,31 +141,34 @@ class Grid:
             theirs, _ = control.right(images)
             result.against_random = paired_bootstrap(ours, theirs, asked, self.seed)
 
-    def measure(self, results: Sequence[RunResult]) -> StageTimes:
+    def measure(self, results: Sequence[RunResult]) -> tuple[StageTimes, str]:
         """Time one batch of the first images with every stage and note it on the results.
 
         Args:
             results: what `run` returned.
 
         Returns:
-            Medians of the unpruned model.
+            Medians of the unpruned model, and what was measured, in words.
         """
         asked = self.questions.asked
-        first = [next(a for a in asked if a.image == image) for image in range(self.timed_images)]
+        count = min(TIMED_IMAGES, len(self.questions.images))
+        first = [next(a for a in asked if a.image == image) for image in range(count)]
         inputs = padded([each.ids for each in first], self.loaded.processor.tokenizer)
         pixels = next(self.questions.pixel_batches(len(first), self.loaded.model.device))
         inputs = {name: value.to(self.loaded.model.device) for name, value in inputs.items()}
-        base, timings = interleaved(
-            self.loaded.model, self.stages[0], self.stages[1:], {**inputs, **pixels}, TIMED_ROUNDS
-        )
+        device = self.loaded.model.device
+        with divided_threads(device):
+            base, timings, rounds = interleaved(
+                self.loaded.model,
+                self.stages[0],
+                self.stages[1:],
+                {**inputs, **pixels},
+                TIMED_ROUNDS,
+            )
+            threads = f", {torch.get_num_threads()} thread(s)" if device.type == "cpu" else ""
         for result, timing in zip(results[1:], timings, strict=True):
             result.timing = timing
-        return base
-
-    @property
-    def timed_images(self) -> int:
-        """Images, each with one question, in the batch that is timed."""
-        return min(TIMED_IMAGES, len(self.questions.images))
+        return base, f"one batch of {len(first)} prompts, {rounds} rounds, {device.type}{threads}"
 
 
 def count_sinks(choices: Sequence[Choice], sinks: Sequence[Tensor]) -> SinkCount:

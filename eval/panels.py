@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 MARGIN = 14
 INK = (20, 20, 20)
 SOFT = (90, 90, 90)
+VERMILION = (190, 60, 0)
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,13 @@ class Panel:
         image: the picture.
         title: words in black below it.
         note: words in grey below the title.
+        alarm: whether the note is in vermilion instead, as for a wrong answer.
     """
 
     image: Image.Image
     title: str
     note: str = ""
+    alarm: bool = False
 
 
 def panel_grid(rows: Sequence[Sequence[Panel]], heading: str = "", size: int = 20) -> Image.Image:
@@ -54,7 +57,8 @@ def panel_grid(rows: Sequence[Sequence[Panel]], heading: str = "", size: int = 2
             lines = _lines(panel.title, wide, size)
             _write(draw, lines, (left, below), size, INK)
             below += _text_height(lines, size)
-            _write(draw, _lines(panel.note, wide, size - 3), (left, below), size - 3, SOFT)
+            color = VERMILION if panel.alarm else SOFT
+            _write(draw, _lines(panel.note, wide, size - 3), (left, below), size - 3, color)
         top += height + MARGIN
     return canvas
 

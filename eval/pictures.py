@@ -71,12 +71,13 @@ def _rows(
     for number, name in enumerate(questions.images[:PICTURED]):
         view = _view(loaded, questions, number)
         item = _question(unpruned, name)
-        panels = [Panel(enlarge(view, SIDE), item.question, f"unpruned: {_said(unpruned, item)}")]
+        said, wrong = _said(unpruned, item)
+        panels = [Panel(enlarge(view, SIDE), item.question, f"unpruned: {said}", wrong)]
         for result in shown:
             choice = choices[result.name][number]
             picture = draw_kept(view, _grid(view, choice), choice.rows.kept, choice.sinks, SIDE)
             title = f"{result.kept} tokens" if by_budget else result.label
-            panels.append(Panel(picture, title, _said(result, item)))
+            panels.append(Panel(picture, title, *_said(result, item)))
         rows.append(panels)
     return rows
 
@@ -86,10 +87,11 @@ def _question(result: RunResult, image: str) -> Item:
     return next(item for item in result.items if item.image == image and item.label == "yes")
 
 
-def _said(result: RunResult, item: Item) -> str:
-    """A run's answer to a question, and whether it is right."""
+def _said(result: RunResult, item: Item) -> tuple[str, bool]:
+    """A run's answer to a question in words, and whether it is wrong."""
     answer = result.answers[result.items.index(item)]
-    return f"{answer.strip() or 'nothing'} ({'right' if parse(answer) == item.label else 'wrong'})"
+    wrong = parse(answer) != item.label
+    return f"{answer.strip() or 'nothing'} ({'wrong' if wrong else 'right'})", wrong
 
 
 def _view(loaded: Loaded, questions: Questions, number: int) -> Image.Image:

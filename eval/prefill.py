@@ -9,6 +9,7 @@ measures this machine, this model and this batch, nothing else.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -82,7 +83,8 @@ def interleaved(
     stages: Sequence[BoundaryStage],
     inputs: Mapping[str, Any],
     rounds: int,
-) -> tuple[StageTimes, list[Timing]]:
+    seconds: float = 30,
+) -> tuple[StageTimes, list[Timing], int]:
     """Time the unpruned model and all stages in turn.
 
     Args:
@@ -91,12 +93,14 @@ def interleaved(
         stages: the stages to compare with it.
         inputs: one batch for all of them.
         rounds: measured rounds, after one that warms up.
+        seconds: begin no further round after this time, but measure at least one.
 
     Returns:
-        Medians of the unpruned model, and one `Timing` for each stage.
+        Medians of the unpruned model, one `Timing` for each stage, and the rounds measured.
     """
-    runs = []
-    for _ in range(rounds + 1):
+    runs: list[list[StageTimes]] = []
+    started = perf_counter()
+    while len(runs) <= rounds and (len(runs) < 2 or perf_counter() - started < seconds):
         runs.append([time_stages(model, stage, inputs) for stage in (unpruned, *stages)])
     bases, *others = zip(*runs[1:], strict=True)
     timings = [
@@ -107,7 +111,7 @@ def interleaved(
         )
         for times in others
     ]
-    return medians(bases), timings
+    return medians(bases), timings, len(runs) - 1
 
 
 def medians(times: Sequence[StageTimes]) -> StageTimes:

@@ -78,6 +78,10 @@ def evaluate(
     plant_sinks: Annotated[
         bool, typer.Option(help="Plant ViT sinks in the bundled model first (a demonstration).")
     ] = False,
+    pairs: Annotated[
+        str,
+        typer.Option(help="Methods that answer the MME pairs too, separated by commas, or all."),
+    ] = "visionzip,random",
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first images.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions in one batch.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of random choices.")] = 0,
@@ -96,6 +100,7 @@ def evaluate(
         keeps=[_keep(value) for value in keep.split(",")],
         sinks=[policy.strip() for policy in sinks.split(",")],
         plant=plant_sinks,
+        pairs=_names(pairs),
         limit=limit,
         batch_size=batch_size,
         seed=seed,

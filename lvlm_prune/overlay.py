@@ -15,7 +15,7 @@ from torch import Tensor
 
 SIDE = 448  # pixels; small images are enlarged to about this
 OUTLINE = (255, 176, 0)  # amber: bright for every kind of colour vision on grey and on colours
-DIM = 0.42  # brightness of dropped tokens
+DIM = 0.5  # brightness of dropped tokens
 # Viridis, which grows in brightness for every kind of colour vision.
 VIRIDIS = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 
@@ -61,7 +61,7 @@ def draw_kept(
     """
     image = enlarge(image.convert("RGB"), side)
     stays = _mask(kept, grid)
-    grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None] * DIM + 12
+    grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None] * DIM + 28
     wanted = _pixels(stays, image.size)[..., None]
     picture = Image.fromarray(
         np.where(wanted, np.asarray(image), grey.astype(np.uint8)).astype(np.uint8)
