@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 OUT ?= runs
 
-.PHONY: run test lowest lint types wheel pictures clean
+.PHONY: run speed test lowest lint types wheel pictures clean
 
 # torch goes first and alone, so that no other package pulls another build of it.
 .venv/ready: pyproject.toml
@@ -49,8 +49,12 @@ wheel: .venv/ready
 lowest: .venv-lowest/ready
 	.venv-lowest/bin/pytest
 
-pictures: .venv/ready
-	$(BIN)/python assets/build/pictures.py
+speed: .venv/ready
+	$(BIN)/lvlm-prune speed --out $(OUT)/speed
+
+# The README's tables and pictures, from fresh runs of the two commands that it names.
+pictures: run speed
+	$(BIN)/python assets/build/refresh_readme.py $(OUT)/probe $(OUT)/speed
 
 clean:
 	rm -rf .venv .venv-lowest build runs
