@@ -122,7 +122,7 @@ class Attachment:
             install_tap(module)
         self._hook = model.register_forward_pre_hook(self._before_forward, with_kwargs=True)
         self._before = model.__dict__.get("generate")
-        model.__dict__["generate"] = PrunedGenerate(self, model.generate)
+        model.__dict__["generate"] = PrunedGenerate(self.stage, self.keep_report, model.generate)
         model.__dict__[_ATTRIBUTE] = self
 
     @property

@@ -9,7 +9,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,19 +22,23 @@ from transformers.generation import (
 )
 from transformers.utils import ModelOutput
 
-from lvlm_prune.boundary import Rewritten
+from lvlm_prune.boundary import BoundaryStage, Rewritten
 from lvlm_prune.cache_columns import carries_columns, mark, unmark
-
-if TYPE_CHECKING:
-    from lvlm_prune.attachment import Attachment
+from lvlm_prune.report import PruneReport
 
 
 class PrunedGenerate:
     """Stands in for `model.generate` while an attachment is in place."""
 
-    def __init__(self, attachment: "Attachment", original: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        stage: BoundaryStage,
+        keep_report: Callable[[PruneReport], None],
+        original: Callable[..., Any],
+    ) -> None:
         functools.update_wrapper(self, original)
-        self.attachment = attachment
+        self.stage = stage
+        self.keep_report = keep_report
         self.original = original
 
     # The stock method is decorated with no_grad; encoding happens before it is entered.
@@ -43,7 +47,7 @@ class PrunedGenerate:
         """Shorten the prompt, run the stock `generate`, and give the caller's view back."""
         arguments = self._named(args, kwargs)
         cache: Any = arguments.get("past_key_values")
-        stage = self.attachment.stage
+        stage = self.stage
         if not stage.has_images(arguments) and not carries_columns(cache):
             return self.original(**arguments)
         arguments["attention_mask"] = self._mask(arguments)
@@ -51,7 +55,7 @@ class PrunedGenerate:
         whole = arguments["attention_mask"].shape[1] == arguments["input_ids"].shape[1]
         rewritten = stage.rewrite(arguments, ids_hold_past=held > 0 and whole)
         if rewritten.report is not None:
-            self.attachment.keep_report(rewritten.report)
+            self.keep_report(rewritten.report)
         before = unmark(cache)
         try:
             output = self._generate(arguments["input_ids"], rewritten)
@@ -80,7 +84,7 @@ class PrunedGenerate:
         if mask is not None:
             return mask
         ids = arguments["input_ids"]
-        config = arguments.get("generation_config") or self.attachment.model.generation_config
+        config = arguments.get("generation_config") or self.stage.adapter.model.generation_config
         pad, eos = config.pad_token_id, config.eos_token_id
         if pad is None or pad in (eos if isinstance(eos, list) else [eos]):
             return torch.ones_like(ids)
@@ -98,16 +102,16 @@ class PrunedGenerate:
         restore = functools.partial(_restore, prompt, short)
         _show_original_ids(arguments, restore)
         output: Any = self.original(**arguments)
-        if isinstance(output, ModelOutput):
-            output.sequences = restore(output.sequences)
-            return output
-        return restore(output)
+        if not isinstance(output, ModelOutput):
+            return restore(output)
+        output["sequences"] = restore(output["sequences"])
+        return output
 
     def _uses_cache(self, arguments: dict[str, Any]) -> bool:
         """Whether `generate` will use a KV cache."""
         if arguments.get("use_cache") is not None:
             return arguments["use_cache"]
-        config = arguments.get("generation_config") or self.attachment.model.generation_config
+        config = arguments.get("generation_config") or self.stage.adapter.model.generation_config
         return config.use_cache is not False
 
     def _shift_lengths(self, arguments: dict[str, Any], dropped: int) -> None:
@@ -115,7 +119,7 @@ class PrunedGenerate:
         config = arguments.get("generation_config")
         if config is not None:
             config = arguments["generation_config"] = copy.deepcopy(config)
-        default = self.attachment.model.generation_config
+        default = self.stage.adapter.model.generation_config
         for limit, free in (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens")):
             if arguments.get(limit) is not None:
                 arguments[limit] -= dropped

@@ -18,7 +18,7 @@ PICTURES = ("overlays.png", "accuracy.png")
 
 def section(markdown: str) -> str:
     """A run's Markdown without its title, its headings one level lower for the README."""
-    body = markdown.split("\n", 1)[1].strip()
+    body = re.sub(r"\A# .*\n", "", markdown).strip()
     return re.sub(r"^## ", "### ", body, flags=re.MULTILINE)
 
 
