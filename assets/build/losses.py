@@ -2,9 +2,10 @@
 
 In: embeddings, hidden states and the truth of the scenes. Out: scalar losses.
 Grounding: two heads of LLM layer 0 let a class word look at the patches of its class, or at `<s>`
-if there are none; two heads of layer 2 do the same for a colour and a class. Alignment: projected object patches resemble the class word. State: after LLM
-layer 1 a class word knows number, colour, row and column of its objects. The auxiliary heads are
-thrown away after training.
+if there are none; two heads of layer 2 do the same for a colour and a class. Counting: two heads of
+layer 1 look at the centre of each object. Alignment: projected
+object patches resemble the class word. State: after LLM layer 1 a class word knows number, colour,
+row and column of its objects. The auxiliary heads are thrown away after training.
 """
 
 from __future__ import annotations
@@ -76,17 +77,16 @@ def patch_state_loss(heads: nn.ModuleDict, features: Tensor, scenes: list[Scene]
     return loss
 
 
-def _mass_on(
-    llm: LlamaModel, index: int, hidden: Tensor, packed: Packed, wanted: Tensor, at: Tensor
+def _log_attention(
+    llm: LlamaModel, index: int, hidden: Tensor, packed: Packed, at: Tensor
 ) -> Tensor:
-    """Minus log attention mass that words put on wanted prefix tokens, in the first heads.
+    """Log attention of words over the prefix in the first heads of a layer, [n, HEADS, 199].
 
     Args:
         llm: the language model.
         index: its layer.
         hidden: [B, 199 + T, D] input of that layer.
         packed: the batch.
-        wanted: bool [n, 199] per word.
         at: int [2, n], row and column of each word among the packed tokens.
     """
     layer, (row, column) = llm.layers[index], at
@@ -102,12 +102,11 @@ def _mass_on(
     q, _ = apply_rotary_pos_emb(q, q, *turn, unsqueeze_dim=2)
     k, _ = apply_rotary_pos_emb(k, k, cos[:, :PREFIX], sin[:, :PREFIX], unsqueeze_dim=2)
     logits = torch.einsum("nhd,nkhd->nhk", q[:, 0].float(), k[row].float()) / width**0.5
-    mass = logits.masked_fill(~wanted[:, None], -1e9).logsumexp(-1) - logits.logsumexp(-1)
-    return -mass.mean()
+    return logits.log_softmax(-1)
 
 
 def grounding_loss(
-    llm: LlamaModel, embeds: Tensor, early: Tensor, packed: Packed, scenes: list[Scene]
+    llm: LlamaModel, hidden: tuple[Tensor, ...], packed: Packed, scenes: list[Scene]
 ) -> Tensor:
     """Class words look at patches of their class, coloured ones at patches of class and colour.
 
@@ -116,26 +115,53 @@ def grounding_loss(
 
     Args:
         llm: the language model.
-        embeds: [B, 199 + T, D] input embeddings.
-        early: [B, 199 + T, D] input of layer 2.
+        hidden: inputs of layers 0, 1 and 2, each [B, 199 + T, D].
         packed: the batch.
         scenes: the B scenes.
     """
     labels = torch.stack([torch.from_numpy(s.patch_labels).flatten() for s in scenes])
     colors = torch.stack([torch.from_numpy(s.patch_colors).flatten() for s in scenes])
-    loss = embeds.sum() * 0
-    for index, hidden, named in ((0, embeds, packed.nouns), (2, early, packed.tints)):
+    loss = hidden[0].sum() * 0
+    for index, named in ((0, packed.nouns), (2, packed.tints)):
         at = torch.nonzero(named >= 0).T
         if not at.numel():
             continue
         row, column = at
         wanted = torch.zeros(len(row), PREFIX, dtype=torch.bool)
         wanted[:, len(START) :] = labels[row] == packed.nouns[row, column][:, None]
-        if named is packed.tints:
+        if index == 2:
             wanted[:, len(START) :] &= colors[row] == named[row, column][:, None]
         wanted[:, 0] = ~wanted.any(1)
-        loss = loss + _mass_on(llm, index, hidden, packed, wanted, at)
+        attention = _log_attention(llm, index, hidden[index], packed, at)
+        mass = attention.masked_fill(~wanted[:, None], -1e9).logsumexp(-1)
+        loss = loss - mass.mean()
     return loss
+
+
+def counting_loss(
+    llm: LlamaModel, hidden: tuple[Tensor, ...], packed: Packed, scenes: list[Scene]
+) -> Tensor:
+    """Class words look equally at `<s>` and at the centre of each of their objects, in layer 1.
+
+    An average of n equal values and one other is what an attention head can count with; an
+    average over all patches of a class depends on the size of the objects.
+
+    Args:
+        llm: the language model.
+        hidden: inputs of layers 0, 1 and 2, each [B, 199 + T, D].
+        packed: the batch.
+        scenes: the B scenes.
+    """
+    at = torch.nonzero(packed.nouns >= 0).T
+    target = torch.zeros(at.shape[1], PREFIX)
+    target[:, 0] = 1
+    nouns = packed.nouns[at[0], at[1]].tolist()
+    for i, (row, noun) in enumerate(zip(at[0].tolist(), nouns, strict=True)):
+        anchors = [len(START) + o.anchor for o in scenes[row].objects if o.label == noun]
+        target[i, anchors] = 1
+    target = target / target.sum(1, keepdim=True)
+    attention = _log_attention(llm, 1, hidden[1], packed, at)
+    return -(target[:, None] * attention).sum(-1).mean()
 
 
 def state_targets(scenes: list[Scene], row: Tensor, nouns: Tensor) -> dict[str, Tensor]:

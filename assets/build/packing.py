@@ -11,7 +11,7 @@ losses.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ COLOR_OF_TOKEN: dict[int, int] = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def token_ids(text: str) -> tuple[int, ...]:
     """Ids of a text without special tokens."""
     return tuple(_TOKENIZER(text, add_special_tokens=False).input_ids)

@@ -132,7 +132,7 @@ def what_color(scene: Scene, rng: np.random.Generator) -> Question | None:
     return Question("what color", text, COLOR_NAMES[int(one.color or 0)])
 
 
-def _halves(one: SceneObject) -> tuple[str | None, str | None]:
+def halves(one: SceneObject) -> tuple[str | None, str | None]:
     """(top or bottom, left or right) of an object, None where it is near the middle."""
     x, y = one.center
     column = None if abs(x - SIZE / 2) < MARGIN else ("left" if x < SIZE / 2 else "right")
@@ -148,7 +148,7 @@ def side_text(label: int, side: str) -> str:
 def side_yes_no(scene: Scene, rng: np.random.Generator) -> Question | None:
     """A half of the image to confirm."""
     opposite = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
-    known = [(o.label, side) for o in singles(scene) for side in _halves(o) if side]
+    known = [(o.label, side) for o in singles(scene) for side in halves(o) if side]
     if not known:
         return None
     label, side = known[rng.integers(len(known))]
@@ -159,7 +159,7 @@ def side_yes_no(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 def where_is(scene: Scene, rng: np.random.Generator) -> Question | None:
     """An open position question, answered like "top left"."""
-    known = [(o.label, _halves(o)) for o in singles(scene)]
+    known = [(o.label, halves(o)) for o in singles(scene)]
     clear = [(label, f"{row} {column}") for label, (row, column) in known if row and column]
     if not clear:
         return None

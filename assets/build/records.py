@@ -18,11 +18,11 @@ from classes import CLASSES
 from questions import (
     MOST,
     Question,
-    _halves,
     color_text,
     count_text,
     counts,
     existence,
+    halves,
     how_many,
     relation_text,
     relations,
@@ -112,7 +112,7 @@ def facts(kind: str, scene: Scene) -> Iterable[Fact]:
     elif kind == "position":
         opposite = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
         for one in singles(scene):
-            for side in (s for s in _halves(one) if s):
+            for side in (s for s in halves(one) if s):
                 denied = frozenset({opposite[side]})
                 yield Fact((one.label, side in ("left", "right")), side, denied,
                            lambda v, c=one.label: side_text(c, v))  # fmt: skip

@@ -40,6 +40,12 @@ class SceneObject:
         """Box centre (x, y) in pixels."""
         return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
 
+    @property
+    def anchor(self) -> int:
+        """Index of the patch that holds the centre, in raster order."""
+        x, y = self.center
+        return int(y) // PATCH * GRID + int(x) // PATCH
+
 
 @dataclass(frozen=True)
 class Scene:

@@ -64,8 +64,15 @@ class Clock:
     `spent` is set once per step by `tick`, so that several processes can agree on it.
     """
 
-    def __init__(self, minutes: float, spent: float = 0.0) -> None:
-        """Starts the clock with a budget in minutes, `spent` seconds of it used already."""
+    def __init__(self, minutes: float, spent: float = 0.0, plateau: float = 0.45) -> None:
+        """Starts the clock with a budget in minutes, `spent` seconds of it used already.
+
+        Args:
+            minutes: the budget.
+            spent: seconds used before.
+            plateau: share of the budget after which the learning rate decays.
+        """
+        self.plateau = plateau
         self.budget = minutes * 60
         self.spent = spent
         self._start = time.monotonic() - spent
@@ -80,9 +87,9 @@ class Clock:
         return min(1.0, self.spent / self.budget)
 
     def apply(self, optimizers: list[torch.optim.Optimizer]) -> None:
-        """Sets warm-up (2 %), plateau (to 45 %) and cosine decay on every group."""
+        """Sets warm-up (2 %), plateau and cosine decay on every group."""
         p = self.progress
-        decay = 0.5 + 0.5 * math.cos(math.pi * max(0.0, p - 0.45) / 0.55)
+        decay = 0.5 + 0.5 * math.cos(math.pi * max(0.0, p - self.plateau) / (1 - self.plateau))
         factor = min(1.0, p / 0.02 + 0.02) * max(decay, 0.02)
         for optimizer in optimizers:
             for group in optimizer.param_groups:

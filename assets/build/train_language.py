@@ -15,7 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from attention import use_plain_products
-from losses import alignment_loss, grounding_loss, patch_state_loss, state_heads, state_loss
+from losses import (
+    alignment_loss,
+    counting_loss,
+    grounding_loss,
+    patch_state_loss,
+    state_heads,
+    state_loss,
+)
 from model import build_model
 from packing import IGNORE, PREFIX, START, Packed, pack
 from parallel import average, start
@@ -52,8 +59,8 @@ class Student(nn.Module):
         tail = F.embedding(packed.ids, self.words)
         return torch.cat([head.to(features.dtype), features, tail.to(features.dtype)], 1)
 
-    def states(self, embeds: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
-        """(final hidden states, states after LLM layer 1), each [B, 199 + T, D]."""
+    def states(self, embeds: Tensor, packed: Packed) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Final hidden states, and the inputs of all layers, each [B, 199 + T, D]."""
         out = self.model.model.language_model(
             inputs_embeds=embeds,
             attention_mask=packed.mask,
@@ -61,7 +68,7 @@ class Student(nn.Module):
             output_hidden_states=True,
             use_cache=False,
         )
-        return out.last_hidden_state, out.hidden_states[2]
+        return out.last_hidden_state, out.hidden_states
 
 
 def projector_loss(student: Student, scenes: list[Scene]) -> Tensor:
@@ -78,17 +85,18 @@ def full_loss(student: Student, scenes: list[Scene], packed: Packed, grounded: b
     patches, pooled = encode(student.model.model.vision_tower, to_tensor(scenes))
     features = student.model.model.multi_modal_projector(patches)
     embeds = student.embeddings(features, packed)
-    final, early = student.states(embeds, packed)
+    final, hidden = student.states(embeds, packed)
     asked = packed.labels != IGNORE
     logits = F.linear(final[:, PREFIX:][asked], student.words).float()
     loss = F.cross_entropy(logits, packed.labels[asked])
     loss = loss + 0.3 * dense_loss(student.dense, patches, pooled, scenes)
     loss = loss + 0.3 * alignment_loss(features, student.words, scenes)
     loss = loss + 0.1 * patch_state_loss(student.state, features, scenes)
-    loss = loss + 0.15 * state_loss(student.state, early, packed, scenes)
+    loss = loss + 0.15 * state_loss(student.state, hidden[2], packed, scenes)
     if grounded:
         llm = student.model.model.language_model
-        loss = loss + 0.3 * grounding_loss(llm, embeds, early, packed, scenes)
+        loss = loss + 0.3 * grounding_loss(llm, hidden, packed, scenes)
+        loss = loss + 0.15 * counting_loss(llm, hidden, packed, scenes)
     return loss
 
 
@@ -117,7 +125,8 @@ def initialised(args: argparse.Namespace) -> Student:
     student = Student(build_model())
     use_plain_products(student.model)
     if args.init and not args.out.exists():
-        student.load_state_dict(load_checkpoint(args.init)["student"], strict=False)
+        saved = load_checkpoint(args.init)["student"]
+        student.load_state_dict(saved, strict=False)
     elif not args.out.exists():
         stage1 = load_checkpoint(args.vision)
         student.model.model.vision_tower.load_state_dict(stage1["vision"])
@@ -135,13 +144,13 @@ def train(args: argparse.Namespace) -> None:
     groups = [(inner.vision_tower, 0.5), (inner.multi_modal_projector, 1.0)]
     groups += [(inner.language_model, 1.0), (student.dense, 1.0), (student.state, 1.0)]
     parts = optimizers(groups, muon_lr=args.rate, adam_lr=1e-3)
-    clock, step = Clock(args.minutes), ALIGNMENT_STEPS if args.init else 0
+    clock, step = Clock(args.minutes, plateau=args.plateau), ALIGNMENT_STEPS if args.init else 0
     if args.out.exists():
         state = load_checkpoint(args.out)
         student.load_state_dict(state["student"])
         for part, saved in zip(parts, state["optimizers"], strict=True):
             part.load_state_dict(saved)
-        clock, step = Clock(args.minutes, state["spent"]), state["step"]
+        clock, step = Clock(args.minutes, state["spent"], args.plateau), state["step"]
     painter, held = Painter("train", args.seed + 2), Painter("test", args.seed + 1)
     rng = np.random.default_rng((args.seed, 2, rank, step))
     trained = list({id(p): p for p in student.parameters()}.values())
@@ -154,7 +163,7 @@ def train(args: argparse.Namespace) -> None:
                 loss = projector_loss(student, scenes)
             else:
                 packed = pack([training_questions(s, rng) for s in scenes], rng)
-                loss = full_loss(student, scenes, packed, clock.progress < 0.6)
+                loss = full_loss(student, scenes, packed, clock.progress < args.grounded)
         for part in parts:
             part.zero_grad(set_to_none=True)
         loss.backward()
@@ -183,6 +192,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=8, help="per process")
     parser.add_argument("--rate", type=float, default=1.5e-3, help="Muon learning rate")
+    parser.add_argument("--plateau", type=float, default=0.45, help="share before the decay")
+    parser.add_argument("--grounded", type=float, default=0.6, help="share with attention losses")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log-every", type=float, default=120)
     train(parser.parse_args())

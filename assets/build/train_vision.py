@@ -1,9 +1,9 @@
 """Stage 1: trains the CLIP vision encoder on dense patch labels.
 
 In: drawn scenes. Out: a checkpoint with the encoder's weights. Losses, on hidden_states[-2] as
-LLaVA reads it: class of each patch, its colour, row and column, and how many objects of the class
-there are; on the pooled CLS of the last layer: which classes are present. So the last layer only serves the CLS, whose
-attention becomes an object pooler. It knows nothing of language.
+LLaVA reads it: class of each patch, its colour, row and column, and whether it holds the centre of
+an object; on the pooled CLS of the last layer: which classes are present. So the last layer only
+serves the CLS, whose attention becomes an object pooler. It knows nothing of language.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from torch.nn import functional as F
 from transformers import CLIPVisionModel
 
 IGNORE = -100
-MOST = 4
 
 
 def dense_heads(width: int) -> nn.ModuleDict:
@@ -34,7 +33,7 @@ def dense_heads(width: int) -> nn.ModuleDict:
             "color": nn.Linear(width, len(COLOR_NAMES)),
             "row": nn.Linear(width, GRID),
             "column": nn.Linear(width, GRID),
-            "number": nn.Linear(width, MOST),
+            "anchor": nn.Linear(width, 1),
             "presence": nn.Linear(width, len(CLASSES)),
         }
     )
@@ -51,14 +50,12 @@ def dense_targets(scenes: list[Scene]) -> tuple[Tensor, Tensor, Tensor]:
     return labels, colors.masked_fill(colors < 0, IGNORE), presence
 
 
-def number_targets(scenes: list[Scene]) -> Tensor:
-    """How many objects of its class the scene holds, per object patch: 0 for one ... [B, 196]."""
-    table = torch.full((len(scenes), len(CLASSES) + 2), IGNORE)
+def anchor_targets(scenes: list[Scene]) -> Tensor:
+    """1 at the patch that holds the centre of an object, else 0: float [B, 196]."""
+    anchors = torch.zeros(len(scenes), GRID * GRID)
     for i, scene in enumerate(scenes):
-        for label in [o.label for o in scene.objects]:
-            table[i, label] = min(max(int(table[i, label]), -1) + 1, MOST - 1)
-    labels = torch.from_numpy(np.stack([s.patch_labels for s in scenes])).flatten(1)
-    return table.gather(1, labels % (len(CLASSES) + 2))
+        anchors[i, [o.anchor for o in scene.objects]] = 1
+    return anchors
 
 
 def dense_loss(
@@ -83,10 +80,13 @@ def dense_loss(
     if on_object.any():
         index = torch.arange(GRID * GRID).expand(len(scenes), -1).flatten()[on_object]
         chosen = patches.flatten(0, 1)[on_object]
-        number = number_targets(scenes).flatten()[on_object]
-        targets = (("row", index // GRID), ("column", index % GRID), ("number", number))
-        for name, target in targets:
+        for name, target in (("row", index // GRID), ("column", index % GRID)):
             loss = loss + 0.15 * F.cross_entropy(heads[name](chosen).float(), target)
+    anchor = heads["anchor"](patches).float()[..., 0]
+    weight = torch.tensor(8.0)
+    loss = loss + F.binary_cross_entropy_with_logits(
+        anchor, anchor_targets(scenes), pos_weight=weight
+    )
     logits = heads["presence"](pooled).float()
     balance = torch.tensor(2.0)
     return loss + F.binary_cross_entropy_with_logits(logits, presence, pos_weight=balance) * 2

@@ -20,7 +20,7 @@ _TEMPLATE_WORDS = """
 user assistant : ? . , is there a an in the image this are on side of only one how many what color
 where where's it to above below please answer yes or no question using single word phrase list all
 objects describe detail and nothing picture photo do you see can which that none with briefly
-""".split()
+""".split()  # noqa: SIM905
 
 
 def vocabulary() -> list[str]:
