@@ -64,14 +64,16 @@ def evaluate_benchmark(
     """
     if benchmark not in BENCHMARKS:
         raise ValueError(f"unknown benchmark {benchmark!r}; known: {', '.join(BENCHMARKS)}")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out must name a folder, but {out} is a file")
     check_plot_extra()
     from lvlm_prune.assets import probe_path
 
     probe = load_probe(probe_path(), limit)
     configs = grid_configs(methods, keeps, sinks, seed)
-    out.mkdir(parents=True, exist_ok=True)
     loaded = load(model, device, plant)
     grid = Grid(loaded, probe, configs, batch_size, seed, pairs)
+    out.mkdir(parents=True, exist_ok=True)
     results = grid.run()
     base, timing = grid.measure(results)
     about = {

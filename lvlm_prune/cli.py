@@ -13,7 +13,11 @@ import typer
 app = typer.Typer(
     name="lvlm-prune",
     help="Prune the visual tokens of a vision-language model, and measure what it costs and saves.",
+    epilog="Begin with: lvlm-prune eval --limit 40",
     no_args_is_help=True,
+    add_completion=False,
+    # Plain help: aligned examples, and no time spent on importing a renderer.
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -47,7 +51,17 @@ def run(
     ] = Path("runs/run.png"),
     device: DeviceOption = "cpu",
 ) -> None:
-    """Ask one question with all visual tokens and with the kept ones; save the picture."""
+    """Answer a question unpruned and pruned; draw the kept tokens.
+
+    Both answers are greedy answers of the stock `generate`. Times are measured on the spot, after
+    a warm-up, in turn for both.
+
+    \b
+    Examples:
+      lvlm-prune run photo.jpg "Is there a cat in the image?"
+      lvlm-prune run photo.jpg "Is there a cat in the image?" --method cls --keep 12
+      lvlm-prune run photo.jpg "Describe this image." --model llava-hf/llava-1.5-7b-hf --keep 64
+    """
     from lvlm_prune.show import show_run
 
     show_run(
@@ -90,7 +104,20 @@ def evaluate(
     ),
     device: DeviceOption = "cpu",
 ) -> None:
-    """Answer a benchmark unpruned, then with every method at every budget; write a table."""
+    """Measure the accuracy of methods and budgets on a benchmark.
+
+    The model answers unpruned first, then with every method at every budget.
+
+    Writes a folder for each run (config.json, results.json, answers.jsonl), and table.md,
+    accuracy.png, overlays.png and budgets.png. The plot needs the `plot` extra.
+
+    \b
+    Examples:
+      lvlm-prune eval                                  the whole probe, some minutes on two cores
+      lvlm-prune eval --limit 40                       a first look, below a minute
+      lvlm-prune eval --method cls,divprune,random --keep 64,25%
+      lvlm-prune eval --method cls,random --plant-sinks --sinks ignore,drop
+    """
     from lvlm_prune.eval.evaluate import evaluate_benchmark
 
     evaluate_benchmark(
@@ -124,7 +151,15 @@ def speed(
     out: Annotated[Path, typer.Option(help="Folder for results and table.")] = Path("runs/speed"),
     device: DeviceOption = "cpu",
 ) -> None:
-    """Time every stage with random weights, beside the unpruned model and the ideal."""
+    """Time every stage, beside the unpruned model and the ideal.
+
+    The models have the shapes of a preset and random weights.
+
+    \b
+    Examples:
+      lvlm-prune speed
+      lvlm-prune speed --preset llava-1.5-7b --device cuda --keep 64 --method cls,visionzip
+    """
     from lvlm_prune.eval.speed import measure_speed
 
     measure_speed(
@@ -141,7 +176,12 @@ def speed(
 
 @app.command()
 def methods() -> None:
-    """List the pruning methods with their sources and options."""
+    """List the pruning methods with their sources and options.
+
+    \b
+    Any of these is a value of --method, and of `method` in Python:
+      attach(model, method="divprune", keep=64)
+    """
     from lvlm_prune.methods import METHODS
 
     for name, method in METHODS.items():
@@ -152,7 +192,12 @@ def methods() -> None:
 
 @app.command()
 def models() -> None:
-    """List the model families that can be pruned."""
+    """List the model families that can be pruned.
+
+    \b
+    A model of such a family is a value of --model, as a folder or a hub name:
+      lvlm-prune run photo.jpg "What is this?" --model llava-hf/llava-1.5-7b-hf
+    """
     from lvlm_prune.adapters import FAMILIES
 
     for family in FAMILIES:

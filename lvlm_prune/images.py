@@ -42,7 +42,7 @@ def load_image(path: str | Path) -> Image.Image:
             with Image.open(path, formats=FORMATS) as image:
                 _check_size(path, image.size)
                 image.load()
-                return _eight_bit(ImageOps.exif_transpose(image)).convert("RGB")
+                return _plain(ImageOps.exif_transpose(image)).convert("RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageFileError(_too_many_pixels(path)) from None
     except UnidentifiedImageError:
@@ -92,9 +92,12 @@ def _too_many_pixels(path: Path) -> str:
     )
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Scale 16-bit greys; Pillow's own conversion would clip them to white."""
+def _plain(image: Image.Image) -> Image.Image:
+    """Prepare the modes that Pillow's own conversion to RGB clips or warns about."""
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA")
     if not image.mode.startswith("I"):
         return image
+    # 16-bit greys; Pillow would clip them to white.
     values = np.asarray(image).astype(np.int64).clip(0, 65535)
     return Image.fromarray((values >> 8).astype(np.uint8))

@@ -116,14 +116,20 @@ def _source(name: str | Path | None) -> str:
 def _model(source: str, device: torch.device) -> Any:
     """Load the weights."""
     from transformers import AutoModelForImageTextToText
+    from transformers.utils import logging
 
     dtype: Any = torch.float32 if device.type == "cpu" else "auto"
+    shows_bar = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         model: Any = AutoModelForImageTextToText.from_pretrained(
             source, dtype=dtype, use_safetensors=True
         )
     except (OSError, ValueError) as error:
         raise type(error)(f"cannot load the model {source!r}: {_first_line(error)}") from error
+    finally:
+        if shows_bar:
+            logging.enable_progress_bar()
     return model.to(device)
 
 

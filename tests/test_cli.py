@@ -1,0 +1,160 @@
+"""The command line: help that teaches and costs nothing, mistakes in one sentence, real runs."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tiny_probe import tiny_loaded
+from typer.testing import CliRunner
+
+from lvlm_prune import cli
+from lvlm_prune.cli import app
+from lvlm_prune.methods import METHODS
+
+COMMANDS = ("run", "eval", "speed", "methods", "models")
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    loaded = tiny_loaded()
+    loaded.model.save_pretrained(folder)
+    loaded.processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    Image.linear_gradient("L").convert("RGB").save(path)
+    return path
+
+
+def call(monkeypatch, capsys, *arguments: object) -> tuple[int, str]:
+    """Run the entry point as a shell would: exit code, and what stands on stderr."""
+    monkeypatch.setattr(sys, "argv", ["lvlm-prune", *map(str, arguments)])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0), capsys.readouterr().err
+    return 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [(), *[(name,) for name in COMMANDS]])
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help(command, flag):
+    result = CliRunner().invoke(app, [*command, flag])
+    assert result.exit_code == 0
+    assert "lvlm-prune" in result.output
+    assert "completion" not in result.output
+    if command and command[0] in ("run", "eval", "speed"):
+        assert f"\n    lvlm-prune {command[0]}" in result.output, "examples on lines of their own"
+
+
+def test_help_imports_neither_torch_nor_transformers():
+    code = (
+        "import sys; from typer.testing import CliRunner; from lvlm_prune.cli import app\n"
+        f"for name in {COMMANDS!r}:\n"
+        "    assert CliRunner().invoke(app, [name, '--help']).exit_code == 0\n"
+        "heavy = {'torch', 'transformers', 'PIL', 'numpy', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_a_command_the_help_is_shown():
+    assert "Commands" in CliRunner().invoke(app, []).output
+
+
+def test_methods_lists_every_method():
+    output = CliRunner().invoke(app, ["methods"]).output
+    for name, method in METHODS.items():
+        assert re.search(rf"^{name}\b", output, re.MULTILINE)
+        assert method.source in output
+
+
+def test_models_lists_llava():
+    assert "llava" in CliRunner().invoke(app, ["models"]).output
+
+
+@pytest.mark.parametrize("method", ["visionzip", "divprune", "grid"])
+def test_run(photo, model_folder, tmp_path, method):
+    save = tmp_path / "new" / "picture.png"
+    arguments = ["run", str(photo), "Is there a cat ?", "--model", str(model_folder)]
+    result = CliRunner().invoke(app, [*arguments, "--method", method, "--save", str(save)])
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^unpruned +36 ", result.output, re.MULTILINE)
+    assert re.search(rf"^{method} +9 ", result.output, re.MULTILINE)
+    assert re.search(r"0\.\d{3}  0\.\d{3}", result.output), "probabilities of yes and no"
+    with Image.open(save) as image:
+        panels = 2 if method == "grid" else 3
+        assert image.width == panels * 462 + (panels + 1) * 14
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--method", "clss"), "did you mean 'cls'"),
+        (("--keep", "0"), "--keep 0: keep must leave at least one token"),
+        (("--keep", "x"), "--keep x"),
+        (("--keep", "37"), "more than the 36 visual tokens"),
+        (("--sinks", "all"), "ignore, keep, drop, only"),
+        (("--sinks", "drop", "--method", "grid"), "ranks no tokens"),
+        (("--device", "abacus"), "'abacus' cannot be used"),
+        (("--save", "picture.txt"), ".png file"),
+        (("--plant-sinks",), "bundled model only"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(
+    monkeypatch, capsys, photo, model_folder, tmp_path, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    base = ("run", photo, "Is there a cat ?", "--model", model_folder)
+    code, error = call(monkeypatch, capsys, *base, *arguments)
+    assert code == 1
+    assert message in error
+    assert error.startswith("lvlm-prune: ")
+    assert len(error.strip().splitlines()) == 1
+    assert set(tmp_path.iterdir()) == before, "something was written"
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [("none.png", "does not exist"), (".", "is a folder"), ("text.png", "not an image")],
+)
+def test_bad_images(monkeypatch, capsys, tmp_path, image, message):
+    (tmp_path / "text.png").write_text("hello")
+    code, error = call(monkeypatch, capsys, "run", tmp_path / image, "What is this?")
+    assert code == 1
+    assert message in error
+
+
+def test_models_that_cannot_be_loaded(monkeypatch, capsys, photo, model_folder, tmp_path):
+    def failing(model: Path) -> str:
+        code, error = call(monkeypatch, capsys, "run", photo, "What ?", "--model", model)
+        assert code == 1
+        assert len(error.strip().splitlines()) == 1
+        return error
+
+    empty, bare = tmp_path / "empty", tmp_path / "bare"
+    empty.mkdir()
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (bare / name).write_bytes((model_folder / name).read_bytes())
+    assert "no config.json" in failing(empty)
+    assert "no processor files" in failing(bare)
+    assert "there is no model folder" in failing(tmp_path / "none")
+    (bare / "config.json").write_text("{")
+    assert "cannot load the model" in failing(bare)
+    (bare / "config.json").write_text('{"model_type": "abacus"}')
+    assert "cannot load the model" in failing(bare)
+
+
+def test_eval_refuses_unknown_benchmarks(monkeypatch, capsys):
+    code, error = call(monkeypatch, capsys, "eval", "--benchmark", "mmbench")
+    assert code == 1
+    assert "known: probe" in error

@@ -1,0 +1,193 @@
+"""A whole grid on the tiny model: files, table, comparison with random, timing, pictures."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_probe import tiny_loaded, write_probe
+
+import lvlm_prune.assets
+from lvlm_prune.eval.evaluate import evaluate_benchmark
+from lvlm_prune.eval.grid import grid_configs
+from lvlm_prune.eval.interval import paired_bootstrap
+from lvlm_prune.eval.plot import check_plot_extra, spread
+from lvlm_prune.methods import METHODS
+
+RUNS = ["unpruned", "cls-9", "cls-4", "cls-9-sinks-keep", "cls-4-sinks-keep", "random-9"]
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    loaded = tiny_loaded()
+    loaded.model.save_pretrained(folder)
+    loaded.processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings(model_folder):
+    return {
+        "benchmark": "probe",
+        "model": str(model_folder),
+        "methods": ["cls", "random", "pool"],
+        "keeps": [9, 4],
+        "sinks": ["ignore", "keep"],
+        "plant": False,
+        "pairs": ["random"],
+        "limit": 2,
+        "batch_size": 4,
+        "seed": 0,
+        "device": "cpu",
+    }
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory, settings):
+    """The results and the folder of one grid."""
+    folder = tmp_path_factory.mktemp("grid")
+    probe = write_probe(folder / "probe")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lvlm_prune.assets, "probe_path", lambda: probe)
+        results = evaluate_benchmark(**settings, out=folder / "out")
+    return results, folder / "out"
+
+
+def test_runs_and_their_folders(ran):
+    results, out = ran
+    names = [result.name for result in results]
+    assert names[:6] == RUNS
+    assert len(names) == 1 + 2 * 2 * 2 + 2, "pool ranks nothing, so it knows one sink policy"
+    assert {path.name for path in out.iterdir()} == {
+        *names, "results.json", "table.md", "accuracy.png", "overlays.png", "budgets.png"
+    }  # fmt: skip
+    for name in names:
+        files = {path.name for path in (out / name).iterdir()}
+        assert files == {"config.json", "results.json", "answers.jsonl"}
+
+
+def test_answers_are_rows_of_the_benchmark(ran):
+    results, out = ran
+    for result in results:
+        text = (out / result.name / "answers.jsonl").read_text()
+        rows = [json.loads(line) for line in text.splitlines()]
+        pairs = result.config.method in ("identity", "random")
+        assert len(rows) == len({row["id"] for row in rows}) == 2 * (6 + 10 * pairs)
+        for row in rows:
+            assert row["kept_tokens"] == result.kept
+            assert row["total_tokens"] == 36
+            assert row["parsed"] in ("yes", "no", "other")
+
+
+def test_results_repeat_what_the_answers_say(ran):
+    results, out = ran
+    for result in results:
+        lines = (out / result.name / "answers.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in lines if '"pope/' in line]
+        right = sum(row["parsed"] == row["label"] for row in rows) / len(rows)
+        saved = json.loads((out / result.name / "results.json").read_text())
+        assert saved["presence"]["accuracy"] == pytest.approx(right)
+        assert saved == json.loads(json.dumps(result.to_dict()))
+
+
+def test_every_run_but_random_is_compared_with_random(ran):
+    results, _ = ran
+    for result in results:
+        compared = result.against_random is not None
+        plain_random = result.name in ("random-9", "random-4")
+        assert compared == (not plain_random and not result.unpruned)
+        assert (result.timing is None) == result.unpruned
+
+
+def test_kept_sinks_are_counted(ran):
+    results, _ = ran
+    for result in results:
+        assert result.sinks.kept <= result.sinks.found
+        if result.unpruned or result.config.sinks == "keep":
+            assert result.sinks.kept == result.sinks.found
+
+
+def test_table_lists_every_run(ran):
+    results, out = ran
+    text = (out / "table.md").read_text()
+    section = text.split("## Every run")[1].split("##")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + len(results)
+    assert len({line.count("|") for line in rows}) == 1
+    assert "| unpruned " in text
+    assert "| random " in text.split("## MME pairs")[1]
+    assert "| cls " not in text.split("## MME pairs")[1].split("##")[0]
+
+
+@pytest.mark.parametrize("name", ["accuracy.png", "overlays.png", "budgets.png"])
+def test_pictures_are_drawn(ran, name):
+    _, out = ran
+    with Image.open(out / name) as image:
+        assert min(image.size) > 300
+        assert np.asarray(image.convert("L")).std() > 10
+
+
+def test_unknown_benchmark(settings, tmp_path):
+    with pytest.raises(ValueError, match="unknown benchmark 'mmbench'; known: probe"):
+        evaluate_benchmark(**{**settings, "benchmark": "mmbench"}, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_settings_are_checked_before_the_first_answer(settings, tmp_path, monkeypatch):
+    probe = write_probe(tmp_path / "probe")
+    monkeypatch.setattr(lvlm_prune.assets, "probe_path", lambda: probe)
+    with pytest.raises(ValueError, match="keep=37"):
+        evaluate_benchmark(**{**settings, "keeps": [9, 37]}, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_plot_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"lvlm-prune\[plot\]"):
+        check_plot_extra()
+
+
+def test_grid_leaves_the_baseline_out_and_repeats_nothing():
+    configs = grid_configs([*METHODS, "cls"], [0.5, 0.5], ["ignore", "drop"], seed=7)
+    assert len(configs) == len(set(map(str, configs)))
+    names = {config.method for config in configs}
+    assert names == {name for name, method in METHODS.items() if method.drops}
+    for config in configs:
+        assert config.seed == 7
+        assert config.sinks == "ignore" or METHODS[config.method].ranks
+
+
+def test_bootstrap_interval():
+    rng = np.random.default_rng(0)
+    asked = np.full((200, 3), 6)
+    worse = rng.binomial(6, 0.6, (200, 3))
+    better = np.minimum(worse + rng.binomial(1, 0.5, (200, 3)), 6)
+    found = paired_bootstrap(better, worse, asked)
+    assert found.difference == pytest.approx((better - worse).sum(0).mean() / 1200)
+    assert found.low < found.difference < found.high
+    assert found.verdict == "above"
+    assert paired_bootstrap(worse, better, asked).verdict == "below"
+    assert paired_bootstrap(worse, worse, asked).verdict == "level"
+    # Against the normal interval of the mean over images.
+    each = (better - worse).mean(1) / 6
+    width = 2 * 1.96 * each.std(ddof=1) / 200**0.5
+    assert found.high - found.low == pytest.approx(width, rel=0.1)
+
+
+def test_bootstrap_depends_on_the_seed_only():
+    rng = np.random.default_rng(1)
+    ours, theirs = rng.binomial(6, 0.5, (2, 50, 3))
+    asked = np.full((50, 3), 6)
+    assert paired_bootstrap(ours, theirs, asked, 1) == paired_bootstrap(ours, theirs, asked, 1)
+    assert paired_bootstrap(ours, theirs, asked, 1) != paired_bootstrap(ours, theirs, asked, 2)
+
+
+@pytest.mark.parametrize("values", [[1.0, 1.0, 1.0], [3, 1, 2], [0, 10, 10.5, 11], [5], []])
+def test_labels_are_spread_in_order(values):
+    places = spread(values, 2)
+    order = np.argsort(values, kind="stable")
+    assert all(np.diff(np.asarray(places)[order]) >= 2 - 1e-9)
+    if values:
+        assert np.mean(places) == pytest.approx(np.mean(values))
