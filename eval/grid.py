@@ -5,8 +5,9 @@ timed, and the choices of the first images for pictures. All configs are checked
 before the first answer. It writes nothing; `report_files` does.
 """
 
+import zlib
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -52,6 +53,19 @@ def grid_configs(
     ]
 
 
+@dataclass
+class Said:
+    """Answers to prompts with certain visual rows; other runs with the same rows reuse them.
+
+    Args:
+        run: name of the first run with these rows.
+        answers: raw answers by the place of their question.
+    """
+
+    run: str | None = None
+    answers: dict[int, str] = field(default_factory=dict)
+
+
 class Grid:
     """A benchmark, a model and the runs to make.
 
@@ -81,6 +95,7 @@ class Grid:
         self.encodings = SharedEncodings(self.stages, self.questions, IMAGES_PER_PASS)
         self.counts_sinks = loaded.planted or any(c.sinks != "ignore" for c in configs)
         self.pictured: dict[str, list[Choice]] = {}
+        self._said: dict[int, Said] = {}
 
     @torch.inference_mode()
     def run(self) -> list[RunResult]:
@@ -104,11 +119,13 @@ class Grid:
         choices, output_type = self.encodings.choices(stage)
         items = self._items(stage)
         places = self.questions.places(items)
-        needed = sorted(set(places))
+        said = self._said.setdefault(rows_fingerprint(choices), Said())
+        needed = sorted(set(places) - set(said.answers))
+        bar.update(len(set(places)) - len(needed))
         asked = [self.questions.asked[place] for place in needed]
-        said = answer_all(self.loaded, asked, choices, output_type, self.batch_size, bar.update)
-        answer_of = dict(zip(needed, said, strict=True))
-        answers = [answer_of[place] for place in places]
+        new = answer_all(self.loaded, asked, choices, output_type, self.batch_size, bar.update)
+        said.answers.update(zip(needed, new, strict=True))
+        answers = [said.answers[place] for place in places]
         result = RunResult(
             config=stage.config,
             kept=len(choices[0].rows.kept),
@@ -117,7 +134,9 @@ class Grid:
             answers=answers,
             pope=score_pope(items, answers),
             mme=score_mme(items, answers),
+            same_as=said.run,
         )
+        said.run = said.run or result.name
         if self.counts_sinks and stage.encoder_grid is None:
             sinks = self.encodings.sinks()
             result.sinks = count_sinks(choices, sinks)
@@ -169,6 +188,16 @@ class Grid:
         for result, timing in zip(results[1:], timings, strict=True):
             result.timing = timing
         return base, f"one batch of {len(first)} prompts, {rounds} rounds, {device.type}{threads}"
+
+
+def rows_fingerprint(choices: Sequence[Choice]) -> int:
+    """A number that depends on the kept tokens of all images and on their features alone."""
+    check = 0
+    for choice in choices:
+        for tensor in (choice.rows.kept, choice.rows.features):
+            data = tensor.detach().cpu().contiguous().view(torch.uint8)
+            check = zlib.crc32(data.numpy().tobytes(), check)
+    return check
 
 
 def count_sinks(choices: Sequence[Choice], sinks: Sequence[Tensor]) -> SinkCount:

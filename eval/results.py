@@ -47,6 +47,7 @@ class RunResult:
         answers: raw answer to each line.
         pope: score of each split.
         mme: score of each task; empty where the pairs were not asked.
+        same_as: name of an earlier run that kept exactly the same rows, or None.
         sinks: ViT sinks, or None where nobody looked for them.
         against_random: difference to `random` at the same budget, or None.
         timing: prefill times, or None.
@@ -59,6 +60,7 @@ class RunResult:
     answers: list[str]
     pope: dict[str, pope.PopeScore]
     mme: dict[str, mme.MmeScore]
+    same_as: str | None = None
     sinks: SinkCount | None = None
     against_random: Interval | None = None
     timing: Timing | None = None
@@ -121,6 +123,7 @@ class RunResult:
             "sinks": self.config.sinks,
             "kept": self.kept,
             "total": self.total,
+            "same_rows_as": self.same_as,
             "presence": {
                 "accuracy": self.accuracy,
                 "f1": self.f1,

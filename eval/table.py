@@ -35,6 +35,7 @@ def table_text(results: Sequence[RunResult], about: Mapping[str, Any], base: Sta
         "## Every run",
         _run_table(results),
         _timing_note(about, base),
+        *_same_note(results),
     ]
     if any(result.mme for result in results):
         parts += ["## MME pairs: accuracy + accuracy+ (0..200, guessing 50)", _mme_table(results)]
@@ -110,6 +111,12 @@ def _timing_note(about: Mapping[str, Any], base: StageTimes) -> str:
         f"unpruned one ({base.total:.1f} ms). Measured in this run on {about['timing']}, "
         "stages interleaved, medians of the ratios of each round."
     )
+
+
+def _same_note(results: Sequence[RunResult]) -> list[str]:
+    """Which runs kept exactly the rows of another one, so that nobody reads much into it."""
+    same = [f"{result.name} = {result.same_as}" for result in results if result.same_as]
+    return [f"Exactly the same rows on this model: {', '.join(same)}."] if same else []
 
 
 def _mme_table(results: Sequence[RunResult]) -> str:

@@ -10,9 +10,10 @@ from tiny_probe import tiny_loaded, write_probe
 
 import lvlm_prune.assets
 from lvlm_prune.eval.evaluate import evaluate_benchmark
-from lvlm_prune.eval.grid import grid_configs
+from lvlm_prune.eval.grid import Grid, grid_configs
 from lvlm_prune.eval.interval import paired_bootstrap
 from lvlm_prune.eval.plot import check_plot_extra, spread
+from lvlm_prune.eval.probe import load_probe
 from lvlm_prune.methods import METHODS
 
 RUNS = ["unpruned", "cls-9", "cls-4", "cls-9-sinks-keep", "cls-4-sinks-keep", "random-9"]
@@ -53,6 +54,14 @@ def ran(tmp_path_factory, settings):
         patch.setattr(lvlm_prune.assets, "probe_path", lambda: probe)
         results = evaluate_benchmark(**settings, out=folder / "out")
     return results, folder / "out"
+
+
+@pytest.fixture(scope="module")
+def loaded_grid(tmp_path_factory):
+    """Three runs straight from `Grid`."""
+    probe = load_probe(write_probe(tmp_path_factory.mktemp("same") / "probe"), limit=2)
+    configs = grid_configs(["cls", "vtc_cls", "pool"], [9], ["ignore"], seed=0)
+    return Grid(tiny_loaded(), probe, configs, pairs=["vtc_cls"]).run()[1:]
 
 
 def test_runs_and_their_folders(ran):
@@ -107,6 +116,16 @@ def test_kept_sinks_are_counted(ran):
         assert result.sinks.kept <= result.sinks.found
         if result.unpruned or result.config.sinks == "keep":
             assert result.sinks.kept == result.sinks.found
+
+
+def test_runs_with_the_same_rows_are_named(loaded_grid):
+    """On a model this shallow the last layer but one is all that vtc_cls reads, as cls does."""
+    cls, vtc, pool = loaded_grid
+    assert cls.same_as is None
+    assert pool.same_as is None
+    assert vtc.same_as == "cls-9"
+    assert vtc.answers[: len(cls.answers)] == cls.answers
+    assert len(vtc.answers) > len(cls.answers), "its MME pairs were asked as well"
 
 
 def test_table_lists_every_run(ran):
