@@ -105,7 +105,8 @@ def _write(
     """Write the files of a grid; a run's own folder comes first, the table last."""
     for result in results:
         write_run(result, out, about)
-    plot_accuracy(results, f"{about['benchmark']}, {about['model']}", out / "accuracy.png")
+    title = f"{about['model']} on the {about['benchmark']}, {about['images']} images"
+    plot_accuracy(results, title, out / "accuracy.png")
     found = budgets(results)
     if found:
         middle = found[len(found) // 2]

@@ -5,6 +5,7 @@ timed, and the choices of the first images for pictures. All configs are checked
 before the first answer. It writes nothing; `report_files` does.
 """
 
+import sys
 import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -102,9 +103,11 @@ class Grid:
         """Answer every question with every stage, the unpruned model first."""
         results: list[RunResult] = []
         count = sum(len(set(self.questions.places(self._items(s)))) for s in self.stages)
-        with tqdm(total=count, unit=" answers", smoothing=0.05) as bar:
+        # A log file gets a line now and then, a terminal a bar that moves.
+        pause = 0.2 if sys.stderr.isatty() else 10.0
+        with tqdm(total=count, unit=" answers", mininterval=pause, smoothing=0.05) as bar:
             for stage in self.stages:
-                bar.set_description(f"{stage.config.method} {stage.config.keep:g}")
+                bar.set_description(f"{stage.config.method} {stage.config.keep:g}", refresh=False)
                 results.append(self._result(stage, bar))
         self._compare(results)
         return results

@@ -31,7 +31,7 @@ def methods_picture(
     choices: Mapping[str, Sequence[Choice]],
     kept: int,
 ) -> Image.Image:
-    """Scenes down, methods across, all at one budget.
+    """Scenes down, methods across, all at one budget; runs with the same rows stand together.
 
     Args:
         loaded: the model and its processor.
@@ -40,9 +40,13 @@ def methods_picture(
         choices: for each run's name, the choices of at least the first scenes.
         kept: the budget in tokens.
     """
-    shown = [result for result in results if result.kept == kept and not result.unpruned]
-    heading = f"{loaded.label}: {kept} of {results[0].total} visual tokens kept (in colour)"
-    return panel_grid(_rows(loaded, questions, results[0], shown, choices, False), heading, 17)
+    shown = [r for r in results if r.kept == kept and not r.unpruned and not r.same_as]
+    crosses = "; crosses: ViT sinks" if any(r.sinks for r in shown) else ""
+    heading = (
+        f"{loaded.label}: {kept} of {results[0].total} visual tokens kept (in colour; merged rows "
+        f"where they stand{crosses})"
+    )
+    return panel_grid(_rows(loaded, questions, results, shown, choices, False), heading, 17)
 
 
 def budgets_picture(
@@ -55,19 +59,19 @@ def budgets_picture(
     """Scenes down, budgets across, for the run label of one method; see `methods_picture`."""
     shown = [result for result in results if result.label == label]
     heading = f"{loaded.label}: visual tokens kept by {label} (in colour)"
-    return panel_grid(_rows(loaded, questions, results[0], shown, choices, True), heading, 17)
+    return panel_grid(_rows(loaded, questions, results, shown, choices, True), heading, 17)
 
 
 def _rows(
     loaded: Loaded,
     questions: Questions,
-    unpruned: RunResult,
+    results: Sequence[RunResult],
     shown: Sequence[RunResult],
     choices: Mapping[str, Sequence[Choice]],
     by_budget: bool,
 ) -> list[list[Panel]]:
     """One row of panels for each scene."""
-    rows = []
+    rows, unpruned = [], results[0]
     for number, name in enumerate(questions.images[:PICTURED]):
         view = _view(loaded, questions, number)
         item = _question(unpruned, name)
@@ -76,10 +80,16 @@ def _rows(
         for result in shown:
             choice = choices[result.name][number]
             picture = draw_kept(view, _grid(view, choice), choice.rows.kept, choice.sinks, SIDE)
-            title = f"{result.kept} tokens" if by_budget else result.label
+            title = f"{result.kept} tokens" if by_budget else title_of(result, results)
             panels.append(Panel(picture, title, *_said(result, item)))
         rows.append(panels)
     return rows
+
+
+def title_of(result: RunResult, results: Sequence[RunResult]) -> str:
+    """Names of all methods that kept the rows of this run."""
+    others = [other.label for other in results if other.same_as == result.name]
+    return " = ".join([result.label, *others])
 
 
 def _question(result: RunResult, image: str) -> Item:

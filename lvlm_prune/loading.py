@@ -126,7 +126,10 @@ def _model(source: str, device: torch.device) -> Any:
             source, dtype=dtype, use_safetensors=True
         )
     except (OSError, ValueError) as error:
-        raise type(error)(f"cannot load the model {source!r}: {_first_line(error)}") from error
+        advice = "" if Path(source).is_dir() else "; check the name, or pass a folder"
+        raise type(error)(
+            f"cannot load the model {source!r}: {_first_line(error).rstrip('.')}{advice}"
+        ) from error
     finally:
         if shows_bar:
             logging.enable_progress_bar()

@@ -184,7 +184,7 @@ def figure(
         Panel(
             draw_kept(view, grid, kept, None if sinks is None else sinks.cpu()),
             f"{pruned.tokens} kept by {pruned.name}",
-            f"answer: {pruned.text}",
+            f"answer: {pruned.text}" + ("" if sinks is None else "; crosses: ViT sinks"),
         ),
     ]
     if scores is not None:
