@@ -90,7 +90,8 @@ def evaluate_benchmark(
         "transformers": transformers.__version__,
     }
     _write(grid, results, base, about, out)
-    typer.echo(table_text(results, about, base).split("## Every run")[0].strip())
+    first_part = table_text(results, about, base).split("## Every run")[0].strip()
+    typer.echo(first_part.replace("\\*", "*"))
     typer.echo(f"\nAll runs, pictures and answers: {out}")
     return results
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lvlm_prune.boundary import TOKEN_ARGUMENTS
 from lvlm_prune.eval.probe import Item
 from lvlm_prune.images import load_image
 from lvlm_prune.loading import Loaded
@@ -88,7 +89,9 @@ def prepare(
             text=prompts, images=[picture] * len(prompts), return_tensors="pt", padding=True
         )
         ids, mask = batch.pop("input_ids"), batch.pop("attention_mask")
-        rows.append({name: value[:1] for name, value in batch.items()})
+        rows.append(
+            {name: value[:1] for name, value in batch.items() if name not in TOKEN_ARGUMENTS}
+        )
         for text, row, real in zip(texts[image], ids, mask.bool(), strict=True):
             asked.append(Asked(number, text, row[real]))
     pixels = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}

@@ -8,7 +8,7 @@ better than the controls stand there like all others.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lvlm_prune.eval.interval import Interval
+from lvlm_prune.eval.interval import RESAMPLES, Interval
 from lvlm_prune.eval.prefill import StageTimes
 from lvlm_prune.eval.results import RunResult
 
@@ -31,11 +31,12 @@ def table_text(results: Sequence[RunResult], about: Mapping[str, Any], base: Sta
         _accuracy_table(results),
         "Mean of the three POPE splits (balanced: 50 % is guessing). \\* above and † below "
         "`random` at the same budget: the 95 % interval of the difference (paired bootstrap over "
-        "images) excludes 0.",
+        f"images, {RESAMPLES} draws) excludes 0.",
         "## Every run",
         _run_table(results),
         _timing_note(about, base),
         *_same_note(results),
+        *_odd_note(results),
     ]
     if any(result.mme for result in results):
         parts += ["## MME pairs: accuracy + accuracy+ (0..200, guessing 50)", _mme_table(results)]
@@ -117,6 +118,16 @@ def _same_note(results: Sequence[RunResult]) -> list[str]:
     """Which runs kept exactly the rows of another one, so that nobody reads much into it."""
     same = [f"{result.name} = {result.same_as}" for result in results if result.same_as]
     return [f"Exactly the same rows on this model: {', '.join(same)}."] if same else []
+
+
+def _odd_note(results: Sequence[RunResult]) -> list[str]:
+    """How many answers said neither yes nor no, which the official rule takes for yes."""
+    odd = [
+        f"{result.name} {count}"
+        for result in results
+        if (count := sum(score.unparsed + score.empty for score in result.pope.values()))
+    ]
+    return [f"POPE answers without a yes or a no, counted as yes: {', '.join(odd)}."] if odd else []
 
 
 def _mme_table(results: Sequence[RunResult]) -> str:

@@ -114,7 +114,7 @@ def evaluate(
     \b
     Examples:
       lvlm-prune eval                                  the whole probe, some minutes on two cores
-      lvlm-prune eval --limit 40                       a first look, below a minute
+      lvlm-prune eval --limit 40                       a first look, about a minute
       lvlm-prune eval --method cls,divprune,random --keep 64,25%
       lvlm-prune eval --method cls,random --plant-sinks --sinks ignore,drop
     """
