@@ -2,7 +2,7 @@
 
 In: a model, a benchmark and one config for each run. Out: scored runs, compared with `random` and
 timed, and the choices of the first images for pictures. All configs are checked against the model
-before the first answer. It writes nothing; `report_files` does.
+before the first answer. It writes nothing; `evaluate` does.
 """
 
 import sys
@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lvlm_prune.boundary import BoundaryStage
+from lvlm_prune.budget import tokens_to_keep
 from lvlm_prune.config import PruneConfig
 from lvlm_prune.eval.answer import answer_all, padded
 from lvlm_prune.eval.encoding import SharedEncodings
@@ -91,7 +92,9 @@ class Grid:
         self.pairs = {*pairs, "identity"}
         self.loaded, self.probe, self.batch_size, self.seed = loaded, probe, batch_size, seed
         baseline = PruneConfig(method="identity", keep=1.0)
-        self.stages = [BoundaryStage(loaded.model, config) for config in (baseline, *configs)]
+        stages = [BoundaryStage(loaded.model, config) for config in (baseline, *configs)]
+        # 49 and 0.25 can be the same budget; the first one stands for both.
+        self.stages = list({run_key(stage): stage for stage in reversed(stages)}.values())[::-1]
         self.questions = prepare(loaded, probe.items, probe.images, probe.folder)
         self.encodings = SharedEncodings(self.stages, self.questions, IMAGES_PER_PASS)
         self.counts_sinks = loaded.planted or any(c.sinks != "ignore" for c in configs)
@@ -191,6 +194,12 @@ class Grid:
         for result, timing in zip(results[1:], timings, strict=True):
             result.timing = timing
         return base, f"one batch of {len(first)} prompts, {rounds} rounds, {device.type}{threads}"
+
+
+def run_key(stage: BoundaryStage) -> tuple[str, str, int]:
+    """What makes a run another run: method, sink policy and tokens, however they were asked for."""
+    h, w = stage.adapter.grid()
+    return stage.method.name, stage.config.sinks, tokens_to_keep(stage.config.keep, h * w)
 
 
 def rows_fingerprint(choices: Sequence[Choice]) -> int:

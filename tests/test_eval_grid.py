@@ -178,6 +178,15 @@ def test_grid_leaves_the_baseline_out_and_repeats_nothing():
         assert config.sinks == "ignore" or METHODS[config.method].ranks
 
 
+def test_equal_budgets_are_one_run(tmp_path):
+    probe = load_probe(write_probe(tmp_path / "probe"), limit=1)
+    configs = grid_configs(["cls", "grid"], [9, 0.25, 4], ["ignore"], seed=0)
+    stages = Grid(tiny_loaded(), probe, configs).stages
+    assert [(s.config.method, s.config.keep) for s in stages] == [
+        ("identity", 1.0), ("cls", 9), ("cls", 4), ("grid", 9), ("grid", 4)
+    ]  # fmt: skip
+
+
 def test_bootstrap_interval():
     rng = np.random.default_rng(0)
     asked = np.full((200, 3), 6)
