@@ -127,10 +127,12 @@ class Adapter(ABC):
     def _check_capabilities(self) -> None:
         """Check once that transformers and the model have what pruning rests on."""
         forward = inspect.signature(type(self.model).forward).parameters
-        if "mm_encoder_outputs" not in forward:
+        # Only the model with a language-modelling head takes labels; its body has no generate.
+        if "mm_encoder_outputs" not in forward or "labels" not in forward:
             raise UnsupportedModelError(
-                f"{type(self.model).__name__} does not accept mm_encoder_outputs; pruning needs a "
-                "model with a language-modelling head and transformers >= 5.18, < 6"
+                f"pruning needs a model with a language-modelling head whose forward accepts "
+                f"mm_encoder_outputs (transformers >= 5.18, < 6); {type(self.model).__name__} is "
+                "not one, pass the whole model"
             )
         for path in (self.vision_layers, self.projector):
             try:

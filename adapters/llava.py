@@ -52,9 +52,9 @@ class LlavaAdapter(Adapter):
         """The layer whose output is `hidden_states[vision_feature_layer]`."""
         depth = self.model.config.vision_config.num_hidden_layers
         # The deepest one, where the rows of several layers are concatenated.
-        layer = self._feature_layers()[-1]
         # hidden_states[0] is the input of layer 0, so hidden_states[k] leaves layer k - 1.
-        return EncoderShape(depth=depth, feature_layer=layer % (depth + 1) - 1, has_cls=True)
+        layer = max(index % (depth + 1) for index in self._feature_layers()) - 1
+        return EncoderShape(depth=depth, feature_layer=layer, has_cls=True)
 
     def _feature_layers(self) -> list[int]:
         """Indices into hidden_states whose rows are projected."""
@@ -75,6 +75,13 @@ class LlavaAdapter(Adapter):
     ) -> Encoded:
         """Encode `pixel_values` `[I, 3, height, width]`; see `Adapter.encode`."""
         arguments = self.encoder_arguments(inputs)
+        for name in ("vision_feature_layer", "vision_feature_select_strategy"):
+            configured = getattr(self.model.config, name)
+            if arguments.get(name, configured) != configured:
+                raise ValueError(
+                    f"{name}={arguments[name]!r} differs from the model's {configured!r}, which "
+                    "pruning was set up for; change it in model.config before attach"
+                )
         full = self.grid()
         pixels = arguments["pixel_values"]
         if encoder_grid is not None and encoder_grid != full:

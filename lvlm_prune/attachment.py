@@ -1,8 +1,9 @@
 """attach(): the one added line. It prunes every image that a model is given until it is detached.
 
 Attaching sets `model.generate` on the instance, one forward pre-hook on the model, and taps on the
-attention modules that the method reads. Detaching undoes them in reverse order. What a call did is
-in the attachment's report; nothing is kept on the method, the module level or between calls.
+attention modules that the method reads. Detaching undoes them. What a call did is in the
+attachment's report; nothing is kept on the method, and nothing at module level but the registered
+name of the tap's attention function.
 """
 
 import inspect
@@ -64,8 +65,11 @@ def prune_inputs(
         **settings: as for `attach`.
 
     Returns:
-        Inputs for the stock model's `forward` or `generate`, and the plan. Prompts without images
-        come back as they are. The prompt in front of generated sequences is the short one.
+        Inputs for the first turn of the stock model's `forward`, or of `generate` with a cache, and
+        the plan. Prompts without images come back as they are. Generated sequences begin with the
+        short prompt. A loop of your own goes on from `position_ids[:, -1] + 1`. Without a cache,
+        `generate` would take gaps in the positions for borders between packed sequences: use
+        `attach` there, and for later turns.
     """
     stage = BoundaryStage(unwrap(model), make_config(config, settings))
     rewritten = stage.rewrite(inputs)
@@ -116,46 +120,56 @@ class Attachment:
         self.config = config
         self.stage = BoundaryStage(model, config)
         self._last = _LastReport()
+        self._newest: PruneReport | None = None
         self._arguments = tuple(inspect.signature(type(model).forward).parameters)[1:]
         self._modules = list(self.stage.adapter.attention_modules(self.stage.request).values())
         for module in self._modules:
             install_tap(module)
         self._hook = model.register_forward_pre_hook(self._before_forward, with_kwargs=True)
         self._before = model.__dict__.get("generate")
-        model.__dict__["generate"] = PrunedGenerate(self.stage, self.keep_report, model.generate)
+        self._generate = PrunedGenerate(self.stage, self.keep_report, model.generate)
+        model.__dict__["generate"] = self._generate
         model.__dict__[_ATTRIBUTE] = self
 
     @property
     def report(self) -> PruneReport:
-        """The report of this thread's last call with an image.
+        """The report of this thread's last call with an image, or else of any thread's.
+
+        A script that streams calls `generate` in a thread of its own and reads the report outside.
 
         Raises:
             NoReportError: there was none yet.
         """
-        if self._last.report is None:
+        report = self._last.report or self._newest
+        if report is None:
             raise NoReportError(
                 "no image was pruned yet; call model.generate(**inputs) or model(**inputs) with "
                 "pixel_values first"
             )
-        return self._last.report
+        return report
 
     def keep_report(self, report: PruneReport) -> None:
         """Remember the report of a call."""
-        self._last.report = report
+        self._last.report = self._newest = report
 
     def detach(self) -> None:
         """Undo everything, in reverse order. Calling it again does nothing."""
         instance = self.model.__dict__
         if instance.get(_ATTRIBUTE) is not self:
             return
-        del instance[_ATTRIBUTE], instance["generate"]
-        if self._before is not None:
-            instance["generate"] = self._before
+        del instance[_ATTRIBUTE]
+        # Someone may have replaced ours since; theirs is not ours to take away.
+        if instance.get("generate") is self._generate:
+            del instance["generate"]
+            if self._before is not None:
+                instance["generate"] = self._before
         self._hook.remove()
         for module in self._modules:
             remove_tap(module)
 
     def __enter__(self) -> "Attachment":
+        if self.model.__dict__.get(_ATTRIBUTE) is not self:
+            raise RuntimeError("this attachment is detached; call attach(model, ...) again")
         return self
 
     def __exit__(
@@ -171,7 +185,7 @@ class Attachment:
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Shorten a direct call of the model; decode steps of `generate` pass untouched."""
         arguments = {**dict(zip(self._arguments, args, strict=False)), **kwargs}
-        images = arguments.get("pixel_values") is not None
+        images = self.stage.has_images(arguments)
         if not images and not carries_columns(arguments.get("past_key_values")):
             return None
         return (), self._shortened(arguments)
@@ -184,7 +198,12 @@ class Attachment:
         if rewritten.report is not None:
             self.keep_report(rewritten.report)
         shortened = rewritten.arguments
-        if rewritten.columns.index.shape[1] != rewritten.columns.length or rewritten.plan.dropped:
+        if rewritten.plan.dropped and isinstance(shortened.get("logits_to_keep"), torch.Tensor):
+            raise ValueError(
+                "logits_to_keep as a tensor names columns of the unpruned prompt; pass an int, or "
+                "map the columns with prune_inputs and its plan"
+            )
+        if rewritten.plan.dropped or carries_columns(arguments.get("past_key_values")):
             self._mark_cache(shortened, rewritten)
         return shortened
 
@@ -201,9 +220,9 @@ class Attachment:
 
 
 class _LastReport(threading.local):
-    """The last report of each thread; a copy of the model starts without one."""
+    """The last report of each thread; a copy of it starts empty."""
 
     report: PruneReport | None = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_LastReport":
-        return _LastReport()
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return _LastReport, ()

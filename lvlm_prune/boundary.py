@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lvlm_prune.adapters import Encoded, adapter_for
 from lvlm_prune.budget import tokens_to_keep
-from lvlm_prune.cache_columns import CacheColumns, columns_in
+from lvlm_prune.cache_columns import CacheColumns, carries_columns, columns_in
 from lvlm_prune.config import PruneConfig
 from lvlm_prune.errors import MissingSignalError, NothingDroppedError
 from lvlm_prune.methods import method_named
@@ -163,7 +163,7 @@ class BoundaryStage:
         new = {"input_ids": ids[:, -count:], "attention_mask": mask[:, past.length :]}
         for name in TOKEN_ARGUMENTS:
             if arguments.get(name) is not None:
-                new[name] = arguments[name][..., -count:]
+                new[name] = arguments[name][..., -count:].expand_as(new["input_ids"])
         if "position_ids" not in new and past.length:
             new["position_ids"] = positions_of(mask)[:, past.length :]
         return new, mask
@@ -180,8 +180,8 @@ class BoundaryStage:
         """Put the cached columns, in cache order, before the new ones."""
         added = torch.where(plan.index >= 0, plan.index + past.length, -1)
         columns = CacheColumns(torch.cat([past.index, added], dim=1), past.length + plan.length)
-        unchanged = past.index.shape[1] == past.length and not plan.dropped
-        if unchanged:
+        # Not by width: a row that lost tokens may be padded back to the width it had.
+        if not plan.dropped and not carries_columns(arguments.get("past_key_values")):
             return Rewritten(dict(arguments), plan, columns, None)
         joined = {**arguments, **short}
         held = gather_columns(mask[:, : past.length], past.index)

@@ -48,12 +48,17 @@ def columns_in(cache: Any, batch: int, device: torch.device) -> CacheColumns:
         device: device of the index.
     """
     cached = 0 if cache is None else int(cache.get_seq_length())
+    if not cached:  # new, reset(), or its first call failed
+        unmark(cache)
     if carries_columns(cache):
         columns: CacheColumns = getattr(cache, _ATTRIBUTE)
-        if columns.index.shape[0] not in (batch, 1):
-            columns = CacheColumns(
-                columns.index.repeat_interleave(batch // columns.index.shape[0], 0), columns.length
+        rows, held = columns.index.shape
+        if batch % rows or cached < held:
+            raise ValueError(
+                f"the cache was filled with {rows} prompt(s) of {held} columns but now holds "
+                f"{cached} columns for {batch}; start with a new cache after cutting a prompt"
             )
+        columns = CacheColumns(columns.index.repeat_interleave(batch // rows, 0), columns.length)
         return columns.extended(cached)
     return CacheColumns(torch.arange(cached, device=device).expand(batch, -1), cached)
 

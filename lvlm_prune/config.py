@@ -7,6 +7,7 @@ models; `attach` checks it against one.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,10 @@ class PruneConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keep", check_keep(self.keep))
+        if not isinstance(self.options, Mapping):
+            raise TypeError(
+                f"options must be a dict of the method's settings, got {self.options!r}"
+            )
         object.__setattr__(self, "options", dict(self.options))
         _check_choice("sinks", self.sinks, SINK_POLICIES)
         _check_choice("positions", self.positions, POSITIONS)
@@ -50,10 +55,24 @@ class PruneConfig:
             raise TypeError(f"method must be a name, got {self.method!r}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise TypeError(f"seed must be an int, got {self.seed!r}")
-        if self.sink_threshold is not None and not self.sink_threshold > 0:
+        self._check_sink_threshold()
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.to_dict(), sort_keys=True, default=str))
+
+    def _check_sink_threshold(self) -> None:
+        """A threshold is a positive norm, and means nothing where sinks are ignored."""
+        value = self.sink_threshold
+        if value is None:
+            return
+        if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
             raise ValueError(
-                f"sink_threshold must be a positive norm or None (log-gap rule), "
-                f"got {self.sink_threshold!r}"
+                f"sink_threshold must be a positive norm or None (log-gap rule), got {value!r}"
+            )
+        if self.sinks == "ignore":
+            raise ValueError(
+                f"sink_threshold={value} has no effect with sinks='ignore'; choose sinks='keep', "
+                "'drop' or 'only'"
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -9,22 +9,17 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.generation import (
-    BaseStreamer,
-    LogitsProcessor,
-    LogitsProcessorList,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
 from transformers.utils import ModelOutput
 
 from lvlm_prune.boundary import BoundaryStage, Rewritten
 from lvlm_prune.cache_columns import carries_columns, mark, unmark
-from lvlm_prune.report import PruneReport
+from lvlm_prune.original_prompt import OriginalPrompt
+from lvlm_prune.report import PruneReport, peak_mib
 
 
 class PrunedGenerate:
@@ -50,9 +45,11 @@ class PrunedGenerate:
         stage = self.stage
         if not stage.has_images(arguments) and not carries_columns(cache):
             return self.original(**arguments)
-        arguments["attention_mask"] = self._mask(arguments)
         held = 0 if cache is None else int(cache.get_seq_length())
-        whole = arguments["attention_mask"].shape[1] == arguments["input_ids"].shape[1]
+        whole = False
+        if arguments.get("input_ids") is not None:
+            arguments["attention_mask"] = self._mask(arguments)
+            whole = arguments["attention_mask"].shape[1] == arguments["input_ids"].shape[1]
         rewritten = stage.rewrite(arguments, ids_hold_past=held > 0 and whole)
         if rewritten.report is not None:
             self.keep_report(rewritten.report)
@@ -60,9 +57,16 @@ class PrunedGenerate:
         try:
             output = self._generate(arguments["input_ids"], rewritten)
         except BaseException:
-            if before is not None and int(cache.get_seq_length()) == held:
-                mark(cache, before)
+            if cache is not None:
+                kept = before if int(cache.get_seq_length()) == held else rewritten.columns
+                if kept is not None:
+                    mark(cache, kept)
             raise
+        if rewritten.report is not None:
+            peak = peak_mib(arguments["input_ids"].device)
+            self.keep_report(replace(rewritten.report, peak_mib=peak))
+        if before is None and not rewritten.plan.dropped:
+            return output
         for filled in (cache, getattr(output, "past_key_values", None)):
             if filled is not None:
                 mark(filled, rewritten.columns)
@@ -70,8 +74,11 @@ class PrunedGenerate:
 
     def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """All arguments by name; the first positional one is `input_ids`."""
-        bound = inspect.signature(self.original).bind(*args, **kwargs)
+        # The class's own signature: a wrapper on the instance may only have *args and **kwargs.
+        stock = type(self.stage.adapter.model).generate
+        bound = inspect.signature(stock).bind(None, *args, **kwargs)
         arguments = dict(bound.arguments)
+        del arguments["self"]
         arguments.update(arguments.pop("kwargs", {}))
         ids = arguments.pop("inputs", None)
         if ids is not None:
@@ -84,8 +91,7 @@ class PrunedGenerate:
         if mask is not None:
             return mask
         ids = arguments["input_ids"]
-        config = arguments.get("generation_config") or self.stage.adapter.model.generation_config
-        pad, eos = config.pad_token_id, config.eos_token_id
+        pad, eos = (self._setting(arguments, name) for name in ("pad_token_id", "eos_token_id"))
         if pad is None or pad in (eos if isinstance(eos, list) else [eos]):
             return torch.ones_like(ids)
         return (ids != pad).long()
@@ -96,37 +102,48 @@ class PrunedGenerate:
         if not self._uses_cache(arguments):
             _pad_in_front(arguments)
         short = arguments["input_ids"].shape[1]
-        if short == prompt.shape[1] and not rewritten.plan.dropped:
+        if arguments["input_ids"] is prompt:
             return self.original(**arguments)
-        self._shift_lengths(arguments, prompt.shape[1] - short)
-        restore = functools.partial(_restore, prompt, short)
-        _show_original_ids(arguments, restore)
+        self._shift_lengths(arguments, prompt.shape[1], prompt.shape[1] - short)
+        beams = self._setting(arguments, "num_beams") or 1
+        returned = 1 if beams > 1 else self._setting(arguments, "num_return_sequences") or 1
+        original = OriginalPrompt(prompt, short, returned)
+        original.show_to_callers(arguments)
         output: Any = self.original(**arguments)
         if not isinstance(output, ModelOutput):
-            return restore(output)
-        output["sequences"] = restore(output["sequences"])
+            return original.restored(output)
+        output["sequences"] = original.restored(output["sequences"])
         return output
 
     def _uses_cache(self, arguments: dict[str, Any]) -> bool:
         """Whether `generate` will use a KV cache."""
-        if arguments.get("use_cache") is not None:
-            return arguments["use_cache"]
-        config = arguments.get("generation_config") or self.stage.adapter.model.generation_config
-        return config.use_cache is not False
+        return self._setting(arguments, "use_cache") is not False
 
-    def _shift_lengths(self, arguments: dict[str, Any], dropped: int) -> None:
-        """Lower limits that count the prompt by the number of columns it lost."""
+    def _setting(self, arguments: dict[str, Any], name: str) -> Any:
+        """A generation setting, from where transformers takes it: call, passed config, model."""
+        passed = arguments.get("generation_config")
+        default = self.stage.adapter.model.generation_config
+        found = (arguments.get(name), getattr(passed, name, None), getattr(default, name, None))
+        return next((value for value in found if value is not None), None)
+
+    def _shift_lengths(self, arguments: dict[str, Any], columns: int, dropped: int) -> None:
+        """Lower limits that count the prompt, of `columns`, by the number that it lost."""
         config = arguments.get("generation_config")
         if config is not None:
             config = arguments["generation_config"] = copy.deepcopy(config)
-        default = self.stage.adapter.model.generation_config
         for limit, free in (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens")):
-            if arguments.get(limit) is not None:
-                arguments[limit] -= dropped
-            elif config is not None and getattr(config, limit):
-                setattr(config, limit, getattr(config, limit) - dropped)
-            elif config is None and getattr(default, limit) and arguments.get(free) is None:
-                arguments[limit] = getattr(default, limit) - dropped
+            value = self._setting(arguments, limit)
+            if not value or self._setting(arguments, free) is not None:
+                continue
+            if limit == "max_length" and value <= columns:
+                raise ValueError(
+                    f"max_length={value} leaves no room behind a prompt of {columns} columns; "
+                    "raise it, or pass max_new_tokens"
+                )
+            if config is None or arguments.get(limit) is not None:
+                arguments[limit] = value - dropped
+            else:
+                setattr(config, limit, value - dropped)
 
 
 def _pad_in_front(arguments: dict[str, Any]) -> None:
@@ -143,73 +160,3 @@ def _pad_in_front(arguments: dict[str, Any]) -> None:
         value = arguments[name]
         front = torch.zeros_like(value[:, :1]) if name != "input_ids" else value[:, :1]
         arguments[name] = torch.cat([front, value], dim=1)
-
-
-def _restore(prompt: Tensor, short: int, sequences: Tensor) -> Tensor:
-    """Replace the short prompt in front of sequences by the original one.
-
-    Args:
-        prompt: `[B, L]`.
-        short: columns of the short prompt.
-        sequences: `[B * expand, short + new]`, rows of one prompt next to each other.
-    """
-    expand = sequences.shape[0] // prompt.shape[0]
-    front = prompt.to(sequences.device).repeat_interleave(expand, dim=0)
-    return torch.cat([front, sequences[:, short:]], dim=1)
-
-
-def _show_original_ids(arguments: dict[str, Any], restore: Callable[[Tensor], Tensor]) -> None:
-    """Wrap what the caller passed to look at ids, so that it sees the original prompt."""
-    if arguments.get("logits_processor") is not None:
-        arguments["logits_processor"] = LogitsProcessorList(
-            _OriginalIdsProcessor(inner, restore) for inner in arguments["logits_processor"]
-        )
-    criteria = arguments.get("stopping_criteria")
-    if criteria is not None:
-        criteria = criteria if isinstance(criteria, list) else [criteria]
-        arguments["stopping_criteria"] = StoppingCriteriaList(
-            _OriginalIdsCriterion(inner, restore) for inner in criteria
-        )
-    if arguments.get("streamer") is not None:
-        arguments["streamer"] = _OriginalIdsStreamer(arguments["streamer"], restore)
-
-
-class _OriginalIdsProcessor(LogitsProcessor):
-    """A logits processor that sees the original prompt."""
-
-    def __init__(self, inner: Callable[..., Any], restore: Callable[[Tensor], Tensor]) -> None:
-        self.inner = inner
-        self.restore = restore
-
-    # LogitsProcessorList demands every parameter beyond these two from the caller.
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Any:
-        return self.inner(self.restore(input_ids), scores)
-
-
-class _OriginalIdsCriterion(StoppingCriteria):
-    """A stopping criterion that sees the original prompt."""
-
-    def __init__(self, inner: Callable[..., Any], restore: Callable[[Tensor], Tensor]) -> None:
-        self.inner = inner
-        self.restore = restore
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Any:
-        return self.inner(self.restore(input_ids), scores, **kwargs)
-
-
-class _OriginalIdsStreamer(BaseStreamer):
-    """A streamer that is given the original prompt first."""
-
-    def __init__(self, inner: BaseStreamer, restore: Callable[[Tensor], Tensor]) -> None:
-        self.inner = inner
-        self.restore: Callable[[Tensor], Tensor] | None = restore
-
-    def put(self, value: Tensor) -> None:
-        """Pass tokens on; the first call brings the prompt."""
-        if self.restore is not None:
-            value, self.restore = self.restore(value), None
-        self.inner.put(value)
-
-    def end(self) -> None:
-        """Pass the end on."""
-        self.inner.end()

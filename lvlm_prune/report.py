@@ -16,7 +16,7 @@ from lvlm_prune.config import PruneConfig
 MIB = 2**20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PruneReport:
     """The last call of an attachment.
 
@@ -30,7 +30,8 @@ class PruneReport:
         encode_ms: vision encoder and projector, with the signals that were read.
         select_ms: scores, selection and merging.
         splice_ms: shortening the prompt.
-        peak_mib: peak memory so far: allocated on the GPU, or the process's resident set.
+        peak_mib: peak memory of the process so far, LLM included once `generate` has returned:
+            allocated on the GPU, or the resident set.
         scores: for each image, the scores `[N]`, or None where the method ranks no tokens.
         sinks: for each image, ViT sinks `[N]`, or None where the config ignores them.
     """

@@ -130,7 +130,7 @@ def make_plan(
     Returns:
         The plan. If nothing is dropped it is the prompt itself, padding included.
     """
-    stays = attention_mask.bool()
+    stays = attention_mask != 0
     prompts = [int(place[0, 0]) for place in columns]
     length = attention_mask.shape[1]
     if sum(totals) == sum(len(rows) for rows in kept):
@@ -141,6 +141,8 @@ def make_plan(
         drop[place[:, 0], place[:, 1]] = True
         place = place[rows.to(place.device)]
         drop[place[:, 0], place[:, 1]] = False
+        # A placeholder that the caller masked still takes its row of features.
+        stays[place[:, 0], place[:, 1]] = True
     left = not bool((attention_mask[:, -1] == 0).any())
     rows_of = [row.nonzero()[:, 0] for row in stays & ~drop]
     index = pad_sequence(

@@ -78,9 +78,9 @@ def choose(
             choices = _around_sinks(signals, sinks, keep, method, options, config.sinks, project)
         for number, image in enumerate(group.images):
             rows, scores = choices[number]
-            if protected is not None and image in protected:
-                rows = _with_last(rows, signals.features[number])
             found = None if sinks is None else sinks[number]
+            if protected is not None and image in protected:
+                rows = _with_last(rows, signals.features[number], scores, found)
             chosen[image] = Choice(rows, scores, found)
     return [chosen[image] for image in range(encoded.count)]
 
@@ -164,8 +164,12 @@ def _around(
     return ImageRows(kept, features[order], n), scores
 
 
-def _with_last(rows: ImageRows, features: Tensor) -> ImageRows:
-    """Keep the last token in place of the highest kept one, if it was dropped.
+def _with_last(
+    rows: ImageRows, features: Tensor, scores: Tensor | None, sinks: Tensor | None
+) -> ImageRows:
+    """Keep the last token in place of the kept one that is worth least, if it was dropped.
+
+    That is the lowest score, sinks last of all; without scores the one nearest to the end.
 
     The query of the first generated token is the last real token of a prompt. Where that is a
     placeholder, dropping it would change the question and the next position.
@@ -173,5 +177,9 @@ def _with_last(rows: ImageRows, features: Tensor) -> ImageRows:
     last = rows.total - 1
     if int(rows.kept[-1]) == last:
         return rows
-    kept = torch.cat([rows.kept[:-1], rows.kept.new_tensor([last])])
-    return ImageRows(kept, torch.cat([rows.features[:-1], features[-1:]]), rows.total)
+    worth = -rows.kept.float() if scores is None else scores[rows.kept].clone()
+    if sinks is not None:
+        worth[sinks[rows.kept]] = torch.inf
+    stay = torch.arange(len(rows.kept), device=worth.device) != worth.argmin()
+    kept = torch.cat([rows.kept[stay], rows.kept.new_tensor([last])])
+    return ImageRows(kept, torch.cat([rows.features[stay], features[-1:]]), rows.total)

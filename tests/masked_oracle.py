@@ -4,6 +4,7 @@ Every real token keeps its own position, so this is what exact pruning must equa
 """
 
 import torch
+from transformers import set_seed
 
 
 def positions(mask: torch.Tensor) -> torch.Tensor:
@@ -58,3 +59,15 @@ def masked_greedy(model, inputs: dict, steps: int, banned: list[int]) -> torch.T
         following = inputs["position_ids"][:, -1:] + 1
         inputs["position_ids"] = torch.cat([inputs["position_ids"], following], 1)
     return torch.cat(tokens, 1), torch.stack(logits, 1)
+
+
+def masked_generate(model, inputs, kept, image_token=90, **settings):
+    """The unpruned model's own generate with the dropped tokens masked."""
+    masked = masked_inputs(inputs, kept, image_token)
+    # One entry a prompt: transformers before 5.23 mixes the images of a prompt up for beams.
+    features = model.model.get_image_features(masked.pop("pixel_values"))
+    prompts_of = (masked["input_ids"] == image_token).sum(1).tolist()
+    rows = torch.cat(list(features.pooler_output)).split([count for count in prompts_of if count])
+    masked["mm_encoder_outputs"] = {"image": type(features)(pooler_output=list(rows))}
+    set_seed(0)
+    return model.generate(**masked, **settings)

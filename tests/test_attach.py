@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 import threading
 
 import pytest
@@ -223,3 +224,56 @@ def test_prune_inputs_leaves_model_and_inputs_alone():
     prune_inputs(model, inputs, method="visionzip", keep=9)
     assert traces(model) == before
     assert all(torch.equal(inputs[name], copies[name]) for name in copies)
+
+
+def test_detach_leaves_what_others_put_in_place():
+    model = warm_llava()
+    handle = attach(model, method="cls", keep=4)
+
+    def theirs(*args, **kwargs):
+        return "theirs"
+
+    model.generate = theirs
+    handle.detach()
+    assert model.generate() == "theirs"
+    assert not model._forward_pre_hooks
+
+
+def test_what_was_there_before_is_put_back_and_called():
+    model = warm_llava()
+    stock, calls = model.generate, []
+
+    def wrapped(*args, **kwargs):
+        calls.append(kwargs)
+        return stock(*args, **kwargs)
+
+    model.generate = wrapped
+    with attach(model, method="cls", keep=4) as handle:
+        model.generate(**prompts("tit"), max_new_tokens=2)
+        assert handle.report.tokens_after == 4
+    assert model.generate is wrapped
+    assert calls[0]["max_new_tokens"] == 2
+
+
+def test_a_detached_attachment_is_not_entered_again():
+    handle = attach(tiny_llava(), method="cls", keep=4)
+    handle.detach()
+    with pytest.raises(RuntimeError, match="this attachment is detached"):
+        handle.__enter__()
+
+
+def test_report_of_a_streaming_thread_is_read_outside():
+    model = tiny_llava()
+    with attach(model, method="cls", keep=4) as handle:
+        call = {**prompts("tit"), "max_new_tokens": 2}
+        thread = threading.Thread(target=model.generate, kwargs=call)
+        thread.start()
+        thread.join()
+        assert handle.report.tokens_after == 4
+
+
+def test_configs_are_values():
+    one = PruneConfig("cls", 4, {"layer": 2})
+    assert {one: 1}[PruneConfig("cls", 4, {"layer": 2})] == 1
+    assert hash(one) != hash(PruneConfig("cls", 4, {"layer": 1}))
+    assert pickle.loads(pickle.dumps(one)) == one

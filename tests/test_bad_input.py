@@ -54,12 +54,32 @@ def test_unknown_method_names_the_nearest():
         ({"options": {"layers": 3}}, r"no options \['layers'\]; allowed: layer"),
         ({"sinks": "delete"}, "sinks must be one of ignore, keep, drop, only"),
         ({"positions": "new"}, "positions must be one of original, compact"),
-        ({"sink_threshold": -1.0}, "must be a positive norm"),
+        ({"sink_threshold": -1.0, "sinks": "drop"}, "must be a positive norm"),
+        ({"sink_threshold": "100", "sinks": "drop"}, "must be a positive norm"),
+        ({"sink_threshold": 100.0}, "no effect with sinks='ignore'"),
+        ({"method": "visionzip", "options": {"contextual_share": "a"}}, r"must be in \[0, 1\)"),
         ({"kept": 4}, r"unknown config keys \['kept'\]; known: \['method'"),
     ],
 )
 def test_settings(llava_sdpa, settings, message):
     with pytest.raises(ValueError, match=message):
+        attach(llava_sdpa, **{"method": "cls", **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"options": [1]}, "options must be a dict"),
+        ({"options": {"layer": "x"}}, "layer must be an int"),
+        ({"options": {"layer": True}}, "layer must be an int"),
+        ({"method": "vtc_cls", "options": {"start_layer": 1.5}}, "start_layer must be an int"),
+        ({"method": "visionzip", "options": {"cls_token": "no"}}, "cls_token must be True or"),
+        ({"seed": 1.5}, "seed must be an int"),
+        ({"method": 3}, "method must be a name"),
+    ],
+)
+def test_settings_of_another_type(llava_sdpa, settings, message):
+    with pytest.raises(TypeError, match=message):
         attach(llava_sdpa, **{"method": "cls", **settings})
 
 
@@ -81,7 +101,7 @@ def text_model() -> LlamaForCausalLM:
     [
         (text_model(), r"no adapter for LlamaForCausalLM \(model_type 'llama'\); supported: llava"),
         (torch.nn.Linear(2, 2), "Linear is not a transformers model"),
-        (tiny_llava().model, "LlavaModel .*language-modelling head|LlavaModel"),
+        (tiny_llava().model, "language-modelling head .* LlavaModel is not one, pass the whole"),
     ],
 )
 def test_unsupported_models(model, message):
@@ -153,3 +173,31 @@ def test_mask_that_does_not_cover_the_conversation(llava_sdpa):
         pytest.raises(ValueError, match="attention_mask has shape"),
     ):
         llava_sdpa(**inputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("vision_feature_layer", -3), ("vision_feature_select_strategy", "full")]
+)
+def test_encoder_settings_of_a_call(llava_sdpa, name, value):
+    with (
+        attach(llava_sdpa, method="cls", keep=4),
+        pytest.raises(ValueError, match=f"{name}={value!r} differs from the model's"),
+    ):
+        llava_sdpa(**prompts("tit"), **{name: value})
+
+
+def test_logits_of_named_columns(llava_sdpa):
+    with (
+        attach(llava_sdpa, method="cls", keep=4),
+        pytest.raises(ValueError, match="logits_to_keep as a tensor"),
+    ):
+        llava_sdpa(**prompts("tit"), logits_to_keep=torch.tensor([40]))
+
+
+def test_generate_without_ids(llava_sdpa):
+    inputs = prompts("tit")
+    with (
+        attach(llava_sdpa, method="cls", keep=4),
+        pytest.raises(ValueError, match="pass input_ids with pixel_values"),
+    ):
+        llava_sdpa.generate(pixel_values=inputs["pixel_values"])

@@ -5,11 +5,11 @@ import copy
 import pytest
 import torch
 import transformers
-from masked_oracle import masked_inputs
+from masked_oracle import masked_generate, masked_inputs
 from packaging import version
 from tiny_models import IMAGE_TOKEN, prompts
 from transformers import (
-    DynamicCache,
+    EosTokenCriteria,
     GenerationConfig,
     LogitsProcessor,
     StaticCache,
@@ -35,18 +35,6 @@ MODES = {
 }
 SINGLE_ONLY = {"prompt lookup"}
 LAYOUTS = {"single": ("titit",), "padded 0/1/2": ("tt", "tit", "ttitti")}
-
-
-def masked_generate(model, inputs, kept, **settings):
-    """The unpruned model's own generate with the dropped tokens masked."""
-    masked = masked_inputs(inputs, kept, IMAGE_TOKEN)
-    # One entry a prompt: transformers before 5.23 mixes the images of a prompt up for beams.
-    features = model.model.get_image_features(masked.pop("pixel_values"))
-    prompts_of = (masked["input_ids"] == IMAGE_TOKEN).sum(1).tolist()
-    rows = torch.cat(list(features.pooler_output)).split([count for count in prompts_of if count])
-    masked["mm_encoder_outputs"] = {"image": type(features)(pooler_output=list(rows))}
-    set_seed(0)
-    return model.generate(**masked, **settings)
 
 
 CHUNKS_WITH_IMAGES = version.parse(transformers.__version__) >= version.parse("5.23")
@@ -100,96 +88,6 @@ def test_compiled_decode_over_a_static_cache(llava_sdpa):
                 step = compiled(input_ids=tokens[-1], position_ids=position, past_key_values=cache)
             logits = step.logits[:, -1]
     assert torch.equal(torch.cat(tokens, 1), greedy[:, -5:])
-
-
-@pytest.mark.parametrize("full_history", [True, False])
-@pytest.mark.parametrize("layouts", [("tit",), ("tit", "ttitt", "tt")], ids=["single", "padded"])
-def test_multi_turn_with_a_new_image(llava, layouts, full_history):
-    """Turn 2 adds an image to every row, turn 3 text; the cache is carried along."""
-    first = prompts(*layouts)
-    second = prompts(*["tit"] * len(layouts), seed=7)
-    third = prompts(*["tt"] * len(layouts), seed=9)
-    cache = DynamicCache(config=llava.config.get_text_config())
-    kept, pixels = [], []
-    history, mask, last = None, None, None
-    with attach(llava, method="cls", keep=KEEP) as handle:
-        for turn in (first, second, third):
-            ids = turn["input_ids"]
-            if history is None:
-                history, mask = ids, turn["attention_mask"]
-            else:
-                history = torch.cat([history, ids], 1)
-                pad = history.shape[1] - mask.shape[1]
-                mask = torch.cat([mask, mask.new_ones(len(mask), pad)], 1)
-            call = {"input_ids": history, "attention_mask": mask}
-            if not full_history and turn is not first:
-                # The last generated token is not cached yet, so it is new too.
-                call["input_ids"] = torch.cat([last, ids], 1)
-            if "pixel_values" in turn:
-                call["pixel_values"] = turn["pixel_values"]
-            out = llava.generate(**call, past_key_values=cache, max_new_tokens=4)
-            new = out[:, call["input_ids"].shape[1] :]
-            if "pixel_values" in turn:
-                kept.append(handle.report.kept)
-                pixels.append(turn["pixel_values"])
-            last = new[:, -1:]
-            expected = reference_turn(llava, history, mask, kept, pixels)
-            assert torch.equal(new, expected)
-            history = torch.cat([history, new], 1)
-    text = history.shape[1] - int((history == IMAGE_TOKEN).any(0).sum())
-    assert cache.get_seq_length() < history.shape[1]
-    assert text > 0
-
-
-def reference_turn(model, history, mask, kept, pixels):
-    """Answer the whole conversation afresh with the masked model."""
-    mask = torch.cat([mask, mask.new_ones(len(mask), history.shape[1] - mask.shape[1])], 1)
-    order, images, turns = image_order(history, kept)
-    inputs = {
-        "input_ids": history,
-        "attention_mask": mask,
-        "pixel_values": torch.stack(
-            [pixels[turn][image] for turn, image in zip(turns, images, strict=True)]
-        ),
-    }
-    return model.generate(**masked_inputs(inputs, order, IMAGE_TOKEN), max_new_tokens=4)[
-        :, history.shape[1] :
-    ]
-
-
-def image_order(history, kept):
-    """Images of a conversation in prompt order: row by row, turn by turn."""
-    seen = [0] * len(kept)
-    order, images, turns = [], [], []
-    for row in history:
-        for turn in range(int((row == IMAGE_TOKEN).sum()) // 36):
-            # A row whose first turn had no image starts with the second turn's.
-            place = turn if int((row == IMAGE_TOKEN).sum()) // 36 == len(kept) else turn + 1
-            order.append(kept[place][seen[place]])
-            images.append(seen[place])
-            turns.append(place)
-            seen[place] += 1
-    return order, images, turns
-
-
-@pytest.mark.parametrize("layouts", [("tit",), ("tit", "ttitt")], ids=["single", "padded"])
-@torch.no_grad()
-def test_hand_written_decode_loop(llava, layouts):
-    """Forward with a cache, then steps without position_ids, as scripts do."""
-    inputs = prompts(*layouts)
-    with attach(llava, method="cls", keep=KEEP):
-        expected = llava.generate(**inputs, max_new_tokens=4)[:, -4:]
-        out = llava(**inputs, use_cache=True)
-        mask, tokens = inputs["attention_mask"], []
-        for _ in range(4):
-            logits = out.logits[:, -1].clone()
-            logits[:, [IMAGE_TOKEN, 1, 2]] = -torch.inf
-            tokens.append(logits.argmax(-1, keepdim=True))
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-            out = llava(
-                input_ids=tokens[-1], attention_mask=mask, past_key_values=out.past_key_values
-            )
-    assert torch.equal(torch.cat(tokens, 1), expected)
 
 
 @pytest.mark.parametrize("padding", ["left", "right"])
@@ -314,3 +212,84 @@ def test_pruned_inputs_drive_the_stock_model(llava_sdpa):
     again, plan = prune_inputs(llava_sdpa, prompts("tt"), method="cls", keep=KEEP)
     assert torch.equal(again["input_ids"], prompts("tt")["input_ids"])
     assert plan.dropped == 0
+
+
+def test_prefix_function_sees_the_original_prompt(llava_sdpa):
+    inputs = prompts("tit", "ttitt")
+    length = inputs["input_ids"].shape[1]
+    for settings in ({"num_return_sequences": 2, "do_sample": True}, {"num_beams": 2}):
+        seen = []
+
+        def allowed(row, ids, seen=seen):
+            seen.append((row, ids.clone()))
+            return list(range(3, 80))
+
+        with attach(llava_sdpa, method="cls", keep=KEEP):
+            llava_sdpa.generate(
+                **inputs, max_new_tokens=2, prefix_allowed_tokens_fn=allowed, **settings
+            )
+        for row, ids in seen:
+            prompt = row // 2 if "do_sample" in settings else row
+            assert len(ids) in (length, length + 1)
+            assert torch.equal(ids[:length], inputs["input_ids"][prompt])
+
+
+def test_callers_end_token_criterion_pads_finished_rows(llava_sdpa):
+    inputs = prompts("tit", "ttitt")
+    with attach(llava_sdpa, method="cls", keep=KEEP) as handle:
+        free = llava_sdpa.generate(**inputs, max_new_tokens=6)
+        end = int(free[0, -5])
+        settings = {"max_new_tokens": 6, "stopping_criteria": [EosTokenCriteria(end)]}
+        ours = llava_sdpa.generate(**inputs, **settings)
+        kept = handle.report.kept
+    assert torch.equal(ours, masked_generate(llava_sdpa, inputs, kept, **settings))
+
+
+@pytest.mark.parametrize(
+    ("default", "passed"),
+    [
+        ({"max_length": 47}, {}),
+        ({"min_length": 47, "max_length": 50}, {"eos_token_id": [90, 1, 2]}),
+        ({"use_cache": False}, {"max_new_tokens": 4}),
+    ],
+    ids=["max_length", "min_length", "use_cache"],
+)
+def test_settings_of_the_model_count_behind_a_passed_config(llava_sdpa, default, passed):
+    model = copy.deepcopy(llava_sdpa)
+    for name, value in default.items():
+        setattr(model.generation_config, name, value)
+    inputs = prompts("tit")
+    config = GenerationConfig(**passed)
+    with attach(model, method="cls", keep=KEEP) as handle:
+        ours = model.generate(**inputs, generation_config=config)
+        kept = handle.report.kept
+    masked = masked_generate(model, inputs, kept, generation_config=GenerationConfig(**passed))
+    assert torch.equal(ours, masked)
+    assert config.max_length is None
+
+
+def test_mask_is_inferred_from_the_padding_of_the_call(llava_sdpa):
+    inputs = prompts("tit", "ttitt")
+    model = copy.deepcopy(llava_sdpa)
+    model.generation_config.pad_token_id = None
+    with attach(model, method="cls", keep=KEEP):
+        expected = model.generate(**inputs, max_new_tokens=3, pad_token_id=0)
+        del inputs["attention_mask"]
+        assert torch.equal(model.generate(**inputs, max_new_tokens=3, pad_token_id=0), expected)
+
+
+def test_masked_placeholders_equal_the_masked_model(llava_sdpa):
+    inputs = prompts("tit")
+    inputs["attention_mask"][0, 6:20] = 0
+    with attach(llava_sdpa, method="random", keep=20) as handle, torch.no_grad():
+        ours = llava_sdpa(**inputs).logits[:, -1]
+        masked = masked_inputs(inputs, handle.report.kept, IMAGE_TOKEN)
+    assert (llava_sdpa(**masked).logits[:, -1] - ours).abs().max() < 1e-5
+
+
+def test_one_row_of_positions_serves_a_batch(llava_sdpa):
+    inputs = prompts("tit", "tit")
+    positions = torch.arange(inputs["input_ids"].shape[1])[None]
+    with attach(llava_sdpa, method="cls", keep=KEEP), torch.no_grad():
+        expected = llava_sdpa(**inputs).logits
+        assert torch.equal(llava_sdpa(**inputs, position_ids=positions).logits, expected)

@@ -126,6 +126,25 @@ def test_last_real_token_is_never_dropped(llava_sdpa):
 
 
 @torch.no_grad()
+def test_last_token_takes_the_place_of_the_least_worth(llava_sdpa):
+    """The lowest-scored kept row makes way, and a sink that must stay does not."""
+    inputs = prompts("tti", "tit")
+    inputs["pixel_values"][1] = inputs["pixel_values"][0]
+    with attach(llava_sdpa, method="cls", keep=4) as handle:
+        llava_sdpa(**inputs)
+        at_end, inside = (rows.tolist() for rows in handle.report.kept)
+        scores = handle.report.scores[0]
+    least = min(inside, key=lambda row: float(scores[row]))
+    assert at_end == sorted({*inside, TOKENS - 1} - {least} if TOKENS - 1 not in inside else inside)
+    hidden = llava_sdpa.model.vision_tower(inputs["pixel_values"], output_hidden_states=True)
+    norms = hidden.hidden_states[-2][0, 1:].norm(dim=-1)
+    threshold = float(norms.sort().values[-2])
+    with attach(llava_sdpa, method="cls", keep=2, sinks="keep", sink_threshold=threshold) as handle:
+        llava_sdpa(**inputs)
+        assert set(handle.report.kept[0].tolist()) == {int(norms.argmax()), TOKENS - 1}
+
+
+@torch.no_grad()
 def test_text_only_prompts_are_untouched(llava_sdpa):
     inputs = prompts("ttt", "t")
     logits, tokens = llava_sdpa(**inputs).logits, llava_sdpa.generate(**inputs, max_new_tokens=3)

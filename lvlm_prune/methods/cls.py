@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lvlm_prune.methods.contract import EncoderShape, Method, Selection
+from lvlm_prune.methods.contract import EncoderShape, Method, Selection, whole_number
 from lvlm_prune.select import top_rows
 from lvlm_prune.signals import SignalRequest, Signals
 
@@ -25,7 +25,7 @@ def request(shape: EncoderShape, options: Mapping[str, Any]) -> SignalRequest:
     layer = options["layer"]
     if layer is None:
         return SignalRequest(cls_layers=(shape.feature_layer,))
-    if not -shape.depth <= layer < shape.depth:
+    if not -shape.depth <= whole_number("layer", layer) < shape.depth:
         raise ValueError(
             f"layer={layer} is outside the encoder's {shape.depth} layers; "
             f"pass {-shape.depth}..{shape.depth - 1} or None"

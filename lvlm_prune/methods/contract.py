@@ -59,6 +59,13 @@ def no_signals(shape: EncoderShape, options: Mapping[str, Any]) -> SignalRequest
     return SignalRequest()
 
 
+def whole_number(name: str, value: Any) -> int:
+    """Return an option that must be an int, or say what it is instead."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int or None, got {value!r}")
+    return value
+
+
 @dataclass(frozen=True)
 class Method:
     """A pruning method and everything the rest of the project may know about it.

@@ -12,6 +12,7 @@ placeholder, takes the first one that is free.
 """
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import torch
@@ -61,8 +62,11 @@ def request(shape: EncoderShape, options: Mapping[str, Any]) -> SignalRequest:
     """Ask for the CLS row and the keys of the projected layer."""
     if options["merge"] not in MERGES:
         raise ValueError(f"merge must be one of {', '.join(MERGES)}; got {options['merge']!r}")
-    if not 0 <= options["contextual_share"] < 1:
-        raise ValueError(f"contextual_share must be in [0, 1), got {options['contextual_share']!r}")
+    share = options["contextual_share"]
+    if isinstance(share, bool) or not isinstance(share, Real) or not 0 <= float(share) < 1:
+        raise ValueError(f"contextual_share must be in [0, 1), got {share!r}")
+    if not isinstance(options["cls_token"], bool):
+        raise TypeError(f"cls_token must be True or False, got {options['cls_token']!r}")
     return SignalRequest(cls_layers=(shape.feature_layer,), keys_layer=shape.feature_layer)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lvlm_prune.methods.contract import EncoderShape, Method, Selection
+from lvlm_prune.methods.contract import EncoderShape, Method, Selection, whole_number
 from lvlm_prune.select import top_rows
 from lvlm_prune.signals import SignalRequest, Signals
 
@@ -26,7 +26,7 @@ def request(shape: EncoderShape, options: Mapping[str, Any]) -> SignalRequest:
     start = options["start_layer"]
     if start is None:
         start = min(shape.depth * 2 // 3, shape.depth - 2)
-    if not 0 <= start < shape.depth - 1:
+    if not 0 <= whole_number("start_layer", start) < shape.depth - 1:
         raise ValueError(
             f"start_layer={start} leaves no layer before the last of {shape.depth}; "
             f"pass 0..{shape.depth - 2} or None"
