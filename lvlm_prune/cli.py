@@ -139,7 +139,7 @@ def evaluate(
 @app.command()
 def speed(
     preset: Annotated[
-        str, typer.Option(help="Shapes of the random-weight model: cpu, llava-1.5-7b.")
+        str, typer.Option(help="Shapes of the random-weight model: cpu, llava-1.5-7b or tiny.")
     ] = "cpu",
     method: Annotated[
         str, typer.Option(help="Methods, separated by commas, or all.")
@@ -147,7 +147,9 @@ def speed(
     keep: Annotated[str, typer.Option(help="Tokens per image (64) or share (0.25).")] = "64",
     repeats: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 7,
     new_tokens: Annotated[int, typer.Option(min=2, help="Tokens to decode.")] = 16,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; 1 on a CPU if not given.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for results and table.")] = Path("runs/speed"),
     device: DeviceOption = "cpu",
 ) -> None:

@@ -20,7 +20,7 @@ NEEDED = (
 )
 PROGRAM = """
 from lvlm_prune.assets import model_path, probe_path
-from lvlm_prune.eval.grid import evaluate_grid
+import lvlm_prune.eval.evaluate, lvlm_prune.eval.speed, lvlm_prune.show
 from lvlm_prune.methods import METHODS
 assert (model_path() / "model.safetensors").is_file()
 assert (probe_path() / "pope_random.jsonl").is_file()
