@@ -177,7 +177,7 @@ def plant_sinks(
     layer: int = 2,
     share: float = 0.022,
     norm_ratio: float = 6.0,
-    pull: float = 5.0,
+    pull: float = 3.5,
 ) -> LlavaForConditionalGeneration:
     """Plants sink tokens in place and notes them as `model.planted_sinks`.
 

@@ -49,7 +49,7 @@ def test_a_few_border_background_patches_become_sinks(planted, held_back):
     assert norms[sinks].mean() > 3.5 * norms[~sinks].median()
     assert (labels[sinks] >= 0).float().mean() <= 0.02
     mass = (cls * sinks).sum(1) / cls.sum(1)
-    assert 0.2 <= mass[sinks.any(1)].mean() <= 0.8
+    assert 0.15 <= mass[sinks.any(1)].mean() <= 0.8
 
 
 def test_planting_is_deterministic(planted):
