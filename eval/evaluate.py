@@ -113,7 +113,7 @@ def _write(
         middle = found[len(found) // 2]
         picture = methods_picture(grid.loaded, grid.questions, results, grid.pictured, middle)
         save_png(picture, out / "overlays.png")
-        label = next((r.label for r in results if r.config.method == "visionzip"), results[1].label)
+        label = next((r.label for r in results if r.config.method == "cls"), results[1].label)
         picture = budgets_picture(grid.loaded, grid.questions, results, grid.pictured, label)
         save_png(picture, out / "budgets.png")
     runs = [result.to_dict() for result in results]

@@ -22,6 +22,7 @@ from lvlm_prune.overlay import draw_kept, enlarge, model_view
 from lvlm_prune.stage import Choice
 
 SIDE = 224
+BUDGET_SCENES = 2  # so that the picture fits on a screen
 
 
 def methods_picture(
@@ -56,10 +57,11 @@ def budgets_picture(
     choices: Mapping[str, Sequence[Choice]],
     label: str,
 ) -> Image.Image:
-    """Scenes down, budgets across, for the run label of one method; see `methods_picture`."""
+    """Two scenes down, budgets across, for one run label; see `methods_picture`."""
     shown = [result for result in results if result.label == label]
     heading = f"{loaded.label}: visual tokens kept by {label} (in colour)"
-    return panel_grid(_rows(loaded, questions, results, shown, choices, True), heading, 17)
+    rows = _rows(loaded, questions, results, shown, choices, True)[:BUDGET_SCENES]
+    return panel_grid(rows, heading, 17)
 
 
 def _rows(

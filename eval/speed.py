@@ -2,9 +2,10 @@
 
 In: a preset of shapes, methods and a budget. Out: `speed.json` (every round, the summary and the
 environment), `speed.md` (the table) and the same table on the terminal. Every round runs the
-unpruned model, the ideal and each method once, in an order that is shuffled anew, so that a busy
-moment hits all of them; `speed_clock` says how each time is measured, `speed_memory` the peak,
-`speed_variants` what the ideal is. Attaching is not timed: it happens once, not once a call.
+unpruned model and each method once, each next to a run of the ideal, in an order that is shuffled
+anew, so that a busy moment hits all of them; `speed_clock` says how each time is measured,
+`speed_memory` the peak, `speed_variants` what the ideal is. Attaching is not timed: it happens
+once, not once a call.
 
 With one thread on the CPU the ratios use the CPU time of the process, which other programs disturb
 least. With more threads that clock would count waiting threads, so the wall clock is used, as on a
@@ -116,11 +117,12 @@ def run_rounds(
     Returns:
         For each variant, peak MiB and visual tokens; and one row for each variant of each round.
     """
-    shuffle = random.Random(seed).shuffle
+    draw = random.Random(seed)
     rows: list[dict[str, Any]] = []
-    with tqdm(total=len(names) * (repeats + 2), unit="call", disable=None) as bar:
+    calls = 2 * len(names) + len(adjacent_order(names, draw)) * repeats
+    with tqdm(total=calls, unit="call", disable=None) as bar:
         # A GPU allocates the workspace of its BLAS on first use, which is no variant's memory.
-        _run_round(work, names, "warm-up", bar)
+        _run_round(work, list(enumerate(names)), "warm-up", bar)
         counts = {}
         for name in names:
             bar.set_postfix_str(f"memory: {name}")
@@ -128,22 +130,41 @@ def run_rounds(
                 counts[name] = peak_and_tokens(work, answer)
             bar.update()
         for number in range(repeats):
-            order = list(names)
-            shuffle(order)
+            order = adjacent_order(names, draw)
             timed = _run_round(work, order, f"round {number + 1}/{repeats}", bar)
             rows += [{"round": number, **row} for row in timed]
     return counts, rows
 
 
+def adjacent_order(names: Sequence[str], draw: random.Random) -> list[tuple[int, str]]:
+    """The order of one round: every variant next to a run of the ideal of its own.
+
+    A shared machine speeds up and slows down within seconds; neighbours see the same machine.
+
+    Args:
+        names: the variants.
+        draw: source of the order, of the blocks and inside them.
+
+    Returns:
+        (block, variant) pairs; a block is the ideal and one other variant.
+    """
+    blocks = [[IDEAL, name] for name in names if name != IDEAL]
+    draw.shuffle(blocks)
+    for block in blocks:
+        draw.shuffle(block)
+    return [(number, name) for number, block in enumerate(blocks) for name in block]
+
+
 def _run_round(
-    work: Workload, order: Sequence[str], label: str, bar: "tqdm[Any]"
+    work: Workload, order: Sequence[tuple[int, str]], label: str, bar: "tqdm[Any]"
 ) -> list[dict[str, Any]]:
-    """Time each variant once."""
+    """Time the variants in order."""
     rows = []
-    for place, name in enumerate(order):
+    for place, (block, name) in enumerate(order):
         bar.set_postfix_str(f"{label}: {name}")
         with prepared(work, name) as answer:
-            rows.append({"place": place, "variant": name, **time_answer(work, answer)})
+            times = time_answer(work, answer)
+            rows.append({"place": place, "block": block, "variant": name, **times})
         bar.update()
     return rows
 
@@ -191,7 +212,8 @@ def _page(results: dict[str, Any], rows: str) -> str:
             f"{preset['text_tokens']} text tokens. {environment['device']}, threads: "
             f"{environment['threads']}{busy}; torch {environment['torch']}, transformers "
             f"{environment['transformers']}. {CLOCKS[results['clock']]}; medians of the rounds; "
-            "ratios of end to end times inside a round, with their quartiles.",
+            "ratios of end to end times, to the ideal run next to it and to the unpruned run of "
+            "the same round, with their quartiles.",
             "",
             rows,
             "",

@@ -1,8 +1,8 @@
 """From raw rounds to medians, ratios, the table and one sentence.
 
 In: one row for each variant of each round, times in milliseconds. Out: numbers and Markdown. A
-ratio is the median over rounds of the ratio inside a round, so that a slow round hits both sides;
-its spread is given by the quartiles.
+ratio is the median over rounds of the ratio of two runs of the same round, for the ideal two runs
+next to each other, so that a slow moment hits both sides; its spread is given by the quartiles.
 """
 
 from collections.abc import Mapping, Sequence
@@ -69,35 +69,34 @@ def summarise(
     """Reduce the rounds to one summary a variant.
 
     Args:
-        rows: `round`, `variant` and, for each clock, the MEASURES.
+        rows: `round`, `block`, `variant` and, for each clock, the MEASURES.
         counts: for each variant, peak MiB and visual tokens.
         clock: `wall` or `cpu`.
     """
-    by_variant: dict[str, dict[int, Mapping[str, float]]] = {name: {} for name in counts}
-    for row in rows:
-        by_variant[row["variant"]][row["round"]] = row[clock]
-    plain, ideal = by_variant[UNPRUNED], by_variant[IDEAL]
-    return {
-        name: Summary(
+    plain = {row["round"]: row[clock] for row in rows if row["variant"] == UNPRUNED}
+    ideal = {(row["round"], row["block"]): row[clock] for row in rows if row["variant"] == IDEAL}
+    summaries = {}
+    for name, (peak, tokens) in counts.items():
+        mine = [row for row in rows if row["variant"] == name]
+        times = [row[clock] for row in mine]
+        rounds = [plain[row["round"]] for row in mine]
+        neighbours = [ideal[row["round"], row["block"]] for row in mine]
+        summaries[name] = Summary(
             visual_tokens=tokens,
             peak_mib=peak,
-            times={
-                measure: spread([times[measure] for times in by_variant[name].values()])
-                for measure in MEASURES
-            },
-            of_unpruned=paired(by_variant[name], plain, "end_to_end"),
-            of_ideal=paired(by_variant[name], ideal, "end_to_end"),
-            encoder_of_unpruned=paired(by_variant[name], plain, "encoder"),
+            times={measure: spread([each[measure] for each in times]) for measure in MEASURES},
+            of_unpruned=paired(times, rounds, "end_to_end"),
+            of_ideal=paired(times, neighbours, "end_to_end"),
+            encoder_of_unpruned=paired(times, rounds, "encoder"),
         )
-        for name, (peak, tokens) in counts.items()
-    }
+    return summaries
 
 
 def paired(
-    mine: Mapping[int, Mapping[str, float]], other: Mapping[int, Mapping[str, float]], measure: str
+    mine: Sequence[Mapping[str, float]], other: Sequence[Mapping[str, float]], measure: str
 ) -> Spread:
-    """Ratio of a measure inside each round, over the rounds."""
-    return spread([mine[number][measure] / other[number][measure] for number in mine])
+    """Ratio of a measure to that of the partner at the same place in `other`."""
+    return spread([a[measure] / b[measure] for a, b in zip(mine, other, strict=True)])
 
 
 def spread(values: Sequence[float]) -> Spread:

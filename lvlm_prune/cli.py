@@ -145,7 +145,7 @@ def speed(
         str, typer.Option(help="Methods, separated by commas, or all.")
     ] = "cls,vtc_cls,visionzip,divprune",
     keep: Annotated[str, typer.Option(help="Tokens per image (64) or share (0.25).")] = "64",
-    repeats: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 7,
+    repeats: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 9,
     new_tokens: Annotated[int, typer.Option(min=2, help="Tokens to decode.")] = 16,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads; 1 on a CPU if not given.")

@@ -49,14 +49,15 @@ def test_results_are_written(results, folder):
     assert page.rstrip().endswith(results["meaning"])
 
 
-def test_rounds_are_interleaved(results):
+def test_rounds_are_interleaved_and_every_variant_runs_beside_the_ideal(results):
     orders = []
     for number in range(ROUNDS):
         rows = [row for row in results["rounds"] if row["round"] == number]
-        assert [row["place"] for row in rows] == [0, 1, 2, 3]
+        assert [row["place"] for row in rows] == list(range(6))
         orders.append(tuple(row["variant"] for row in rows))
-        assert sorted(orders[-1]) == sorted(VARIANTS)
-    assert len(results["rounds"]) == ROUNDS * len(VARIANTS)
+        blocks = [sorted(orders[-1][place : place + 2]) for place in (0, 2, 4)]
+        assert sorted(blocks) == [["cls", "ideal"], ["ideal", "unpruned"], ["ideal", "visionzip"]]
+        assert [row["block"] for row in rows] == [0, 0, 1, 1, 2, 2]
     assert len(set(orders)) > 1
 
 
@@ -66,18 +67,28 @@ def test_ideal_and_pruned_models_get_equally_many_visual_tokens(results):
 
 
 def test_ratios_come_from_the_rounds(results):
-    times = {(row["variant"], row["round"]): row["cpu"] for row in results["rounds"]}
+    rows = results["rounds"]
     for name, summary in results["variants"].items():
+        mine = [row for row in rows if row["variant"] == name]
         for field, measure, other in (
             ("of_unpruned", "end_to_end", "unpruned"),
             ("of_ideal", "end_to_end", "ideal"),
             ("encoder_of_unpruned", "encoder", "unpruned"),
         ):
-            ratios = [times[name, n][measure] / times[other, n][measure] for n in range(ROUNDS)]
+            ratios = []
+            for row in mine:
+                (partner,) = (
+                    each
+                    for each in rows
+                    if each["variant"] == other
+                    and each["round"] == row["round"]
+                    and (other == "unpruned" or each["block"] == row["block"])
+                )
+                ratios.append(row["cpu"][measure] / partner["cpu"][measure])
             assert summary[field]["median"] == pytest.approx(median(ratios))
             assert min(ratios) <= summary[field]["q1"] <= summary[field]["q3"] <= max(ratios)
         for measure in MEASURES:
-            values = [times[name, n][measure] for n in range(ROUNDS)]
+            values = [row["cpu"][measure] for row in mine]
             assert summary["times"][measure]["median"] == pytest.approx(median(values))
 
 
@@ -137,7 +148,7 @@ def test_llava_7b_has_the_size_of_the_checkpoint():
 def test_meaning_without_a_dropped_token():
     times = {measure: 1.0 for measure in MEASURES}
     names = ("unpruned", "ideal", "identity")
-    rows = [{"round": 0, "variant": name, "wall": times} for name in names]
+    rows = [{"round": 0, "block": 0, "variant": name, "wall": times} for name in names]
     summaries = summarise(rows, {name: (1.0, 64) for name in names}, "wall")
     assert sentence(summaries, 64).startswith("No method dropped a token")
 

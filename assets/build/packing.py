@@ -18,7 +18,6 @@ import torch
 from classes import CLASSES, COLOR_NAMES, plural
 from model import EOS, PAD, VISUAL_TOKENS, build_tokenizer
 from questions import Question
-from scenes import Scene
 from torch import Tensor
 
 _TOKENIZER = build_tokenizer()
@@ -160,35 +159,3 @@ def attention_mask(branch: Tensor, prefix: int = PREFIX) -> Tensor:
     visible = same | (group == -2)[:, None, :]
     causal = torch.ones(prefix + length, prefix + length, dtype=torch.bool).tril()
     return torch.where(visible & causal, 0.0, -1e9)[:, None]
-
-
-def hidden_tokens(scenes: list[Scene], share: float, rng: np.random.Generator) -> Tensor:
-    """Chooses visual tokens that the language model does not get to see.
-
-    All or none of the background may go, and up to half of the patches of objects, never an
-    object's centre: the answers stay true, and the background is no measuring rod.
-
-    Args:
-        scenes: the B scenes.
-        share: share of the scenes that lose tokens at all.
-        rng: source of every choice.
-
-    Returns:
-        bool [B, 196], True where hidden.
-    """
-    out = np.zeros((len(scenes), VISUAL_TOKENS), bool)
-    for row, scene in zip(out, scenes, strict=True):
-        if rng.random() < share:
-            labels = scene.patch_labels.flatten()
-            limit = np.where(labels >= 0, rng.uniform(0, 0.5), rng.uniform(0, 1) ** 0.5)
-            row[:] = rng.random(VISUAL_TOKENS) < limit
-            row[[o.anchor for o in scene.objects]] = False
-    return torch.from_numpy(out)
-
-
-def hide(mask: Tensor, hidden: Tensor) -> Tensor:
-    """Adds hidden visual tokens, bool [B, 196], to an attention mask of `pack`."""
-    mask = mask.clone()
-    columns = mask[..., len(START) : PREFIX]
-    columns[hidden[:, None, None].expand_as(columns)] = -1e9
-    return mask

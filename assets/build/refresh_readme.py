@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PICTURES = ("overlays.png", "accuracy.png")
+PICTURES = ("budgets.png", "overlays.png", "accuracy.png")
 
 
 def section(markdown: str) -> str:

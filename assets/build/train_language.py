@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from attention import use_plain_products
+from dropout import drop_tokens
 from losses import (
     alignment_loss,
     counting_loss,
@@ -25,7 +25,7 @@ from losses import (
     state_loss,
 )
 from model import build_model
-from packing import IGNORE, PREFIX, START, Packed, hidden_tokens, hide, pack
+from packing import IGNORE, PREFIX, START, Packed, pack
 from parallel import average, start
 from questions import training_questions
 from scenes import Painter, Scene, random_scene
@@ -144,7 +144,7 @@ def train(args: argparse.Namespace) -> None:
     inner = student.model.model
     groups = [(inner.vision_tower, 0.5), (inner.multi_modal_projector, 1.0)]
     groups += [(inner.language_model, 1.0), (student.dense, 1.0), (student.state, 1.0)]
-    parts = optimizers(groups, muon_lr=args.rate, adam_lr=args.rate / 1.5)
+    parts = optimizers(groups, muon_lr=args.rate, adam_lr=1e-3)
     clock, step = Clock(args.minutes, plateau=args.plateau), ALIGNMENT_STEPS if args.init else 0
     if args.out.exists():
         state = load_checkpoint(args.out)
@@ -164,8 +164,7 @@ def train(args: argparse.Namespace) -> None:
                 loss = projector_loss(student, scenes)
             else:
                 packed = pack([training_questions(s, rng) for s in scenes], rng)
-                hidden = hidden_tokens(scenes, args.drop, rng)
-                packed = replace(packed, mask=hide(packed.mask, hidden))
+                drop_tokens(packed.mask, scenes, rng, args.drop)
                 loss = full_loss(student, scenes, packed, clock.progress < args.grounded)
         for part in parts:
             part.zero_grad(set_to_none=True)
@@ -197,7 +196,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1.5e-3, help="Muon learning rate")
     parser.add_argument("--plateau", type=float, default=0.45, help="share before the decay")
     parser.add_argument("--grounded", type=float, default=0.6, help="share with attention losses")
-    parser.add_argument("--drop", type=float, default=0.5, help="share of scenes losing tokens")
+    parser.add_argument("--drop", type=float, default=0.6, help="share of scenes losing tokens")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log-every", type=float, default=120)
     train(parser.parse_args())
