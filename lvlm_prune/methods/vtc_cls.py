@@ -3,7 +3,7 @@
 In: CLS rows of M encoder layers, `[I, M, H, N]`. Out: the K patches with the largest sum over
 layers of the mean over heads, in raster order. VTC-CLS (arXiv 2412.05819, official code e41ac9b)
 sums the layers `[start_layer:-1]`, so the last layer is left out; its default is 16 of 24 layers,
-which is taken here as two thirds of the depth. Needs an encoder with a CLS token.
+which is taken here as two thirds of the depth, but two layers at least. Needs an encoder with a CLS token.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ def request(shape: EncoderShape, options: Mapping[str, Any]) -> SignalRequest:
     """Ask for the CLS rows of layers `start_layer` to the last but one."""
     start = options["start_layer"]
     if start is None:
-        start = min(shape.depth * 2 // 3, shape.depth - 2)
+        start = max(0, min(shape.depth * 2 // 3, shape.depth - 3))
     if not 0 <= whole_number("start_layer", start) < shape.depth - 1:
         raise ValueError(
             f"start_layer={start} leaves no layer before the last of {shape.depth}; "

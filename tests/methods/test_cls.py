@@ -45,9 +45,10 @@ def test_scores_equal_a_loop():
 def test_default_layers_are_those_of_the_papers():
     assert METHODS["cls"].request(SHAPE, {"layer": None}).cls_layers == (22,)
     assert METHODS["cls"].request(SHAPE, {"layer": -1}).cls_layers == (23,)
-    assert METHODS["vtc_cls"].request(SHAPE, {"start_layer": None}).cls_layers == tuple(
-        range(16, 23)
-    )
+    default = {"start_layer": None}
+    assert METHODS["vtc_cls"].request(SHAPE, default).cls_layers == tuple(range(16, 23))
+    shallow = EncoderShape(depth=5, feature_layer=3, has_cls=True)
+    assert METHODS["vtc_cls"].request(shallow, default).cls_layers == (2, 3)
 
 
 @pytest.mark.parametrize(
