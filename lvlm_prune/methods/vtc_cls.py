@@ -3,7 +3,8 @@
 In: CLS rows of M encoder layers, `[I, M, H, N]`. Out: the K patches with the largest sum over
 layers of the mean over heads, in raster order. VTC-CLS (arXiv 2412.05819, official code e41ac9b)
 sums the layers `[start_layer:-1]`, so the last layer is left out; its default is 16 of 24 layers,
-which is taken here as two thirds of the depth, but two layers at least. Needs an encoder with a CLS token.
+which is taken here as two thirds of the depth, but two layers at least. Needs an encoder with a
+CLS token.
 """
 
 from collections.abc import Mapping
