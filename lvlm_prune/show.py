@@ -21,6 +21,7 @@ from lvlm_prune.config import PruneConfig
 from lvlm_prune.eval.panels import Panel, panel_grid
 from lvlm_prune.eval.pictures import save_png
 from lvlm_prune.eval.prefill import StageTimes, medians, time_stages
+from lvlm_prune.eval.workers import divided_threads
 from lvlm_prune.images import load_image
 from lvlm_prune.loading import Loaded, load
 from lvlm_prune.overlay import draw_kept, draw_scores, enlarge, model_view
@@ -87,7 +88,9 @@ def show_run(
     loaded = load(model, device, plant)
     stages = [BoundaryStage(loaded.model, each) for each in (UNPRUNED, config)]
     inputs = loaded.inputs([picture], [question])
-    times = measure(loaded.model, stages, inputs)
+    with divided_threads(loaded.model.device):
+        threads = torch.get_num_threads()
+        times = measure(loaded.model, stages, inputs)
     full = answer(loaded, inputs, max_new_tokens)
     with attach(loaded.model, config) as handle:
         pruned = answer(loaded, inputs, max_new_tokens)
@@ -98,7 +101,7 @@ def show_run(
     )
     drawn = figure(loaded, question, inputs, shown, report)
     save_png(drawn, save)
-    typer.echo(table(loaded, question, shown))
+    typer.echo(table(loaded, question, shown, threads))
     typer.echo(f"picture: {save}")
 
 
@@ -138,7 +141,7 @@ def yes_no_tokens(tokenizer: Any, word: str) -> set[int]:
     return {form[0] for form in forms if len(form) == 1} - {tokenizer.unk_token_id}
 
 
-def table(loaded: Loaded, question: str, shown: Sequence[Shown]) -> str:
+def table(loaded: Loaded, question: str, shown: Sequence[Shown], timed_threads: int) -> str:
     """Both answers with their numbers, as aligned text."""
     heads = ["", "visual tokens", "encode", "select", "prefill", "total", "p(yes)", "p(no)"]
     rows = [heads]
@@ -155,7 +158,7 @@ def table(loaded: Loaded, question: str, shown: Sequence[Shown]) -> str:
     ends = ["answer", *(each.text for each in shown)]
     lines = [f"{line}  {text}" for line, text in zip(lines, ends, strict=True)]
     device = loaded.model.device.type
-    threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
+    threads = f", {timed_threads} thread(s)" if device == "cpu" else ""
     return "\n".join(
         [
             f"{loaded.label}: {question}",
