@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,6 +62,7 @@ def loaded_grid(tmp_path_factory):
     """Three runs straight from `Grid`."""
     probe = load_probe(write_probe(tmp_path_factory.mktemp("same") / "probe"), limit=2)
     configs = grid_configs(["cls", "vtc_cls", "pool"], [9], ["ignore"], seed=0)
+    configs[1] = replace(configs[1], options={"start_layer": 2})
     return Grid(tiny_loaded(), probe, configs, pairs=["vtc_cls"]).run()[1:]
 
 
@@ -119,7 +121,7 @@ def test_kept_sinks_are_counted(ran):
 
 
 def test_runs_with_the_same_rows_are_named(loaded_grid):
-    """On a model this shallow the last layer but one is all that vtc_cls reads, as cls does."""
+    """From layer 2 of 4 on, the last layer but one is all that vtc_cls reads, as cls does."""
     cls, vtc, pool = loaded_grid
     assert cls.same_as is None
     assert pool.same_as is None
