@@ -3,13 +3,8 @@
 import pytest
 import torch
 from tiny_models import prompts, tiny_llava
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    CLIPImageProcessorPil,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
-    pipeline,
-)
+from tiny_probe import tiny_processor
+from transformers import pipeline
 
 from lvlm_prune import attach
 from lvlm_prune.methods import METHODS
@@ -82,51 +77,16 @@ def test_accelerate(expected, kind, order):
     handle.detach()
 
 
-def word_processor() -> LlavaProcessor:
-    """A processor with a toy vocabulary; id 90 is the image token."""
-    words = {f"w{number}": number for number in range(99)}
-    for number, word in ((0, "<pad>"), (1, "<s>"), (2, "</s>"), (90, "<image>"), (98, "<unk>")):
-        words = {key: value for key, value in words.items() if value != number}
-        words[word] = number
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        additional_special_tokens=["<image>"],
-        padding_side="left",
-    )
-    images = CLIPImageProcessorPil(
-        size={"shortest_edge": 42}, crop_size={"height": 42, "width": 42}
-    )
-    return LlavaProcessor(
-        image_processor=images,
-        tokenizer=fast,
-        patch_size=7,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        image_token="<image>",
-        chat_template=(
-            "{% for m in messages %}{% for c in m['content'] %}"
-            "{% if c['type'] == 'image' %}<image> {% else %}{{ c['text'] }} {% endif %}"
-            "{% endfor %}{% endfor %}"
-        ),
-    )
-
-
 def test_pipeline():
     from PIL import Image
 
     model = tiny_llava()
-    pipe = pipeline("image-text-to-text", model=model, processor=word_processor())
+    pipe = pipeline("image-text-to-text", model=model, processor=tiny_processor())
     message = {
         "role": "user",
         "content": [
             {"type": "image", "image": Image.new("RGB", (60, 50), "orange")},
-            {"type": "text", "text": "w4 w5 w6"},
+            {"type": "text", "text": "is there a cat"},
         ],
     }
     plain = pipe(text=[message], max_new_tokens=5, return_full_text=False)
