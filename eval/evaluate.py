@@ -76,24 +76,27 @@ def evaluate_benchmark(
     out.mkdir(parents=True, exist_ok=True)
     results = grid.run()
     base, timing = grid.measure(results)
-    about = {
-        "benchmark": benchmark,
-        "model": loaded.label,
-        "planted_sinks": plant,
-        "images": len(probe.images),
-        "questions": len(probe.items),
-        "asked": len(grid.questions.asked),
-        "timing": timing,
-        "prompt": loaded.prompt("{question}"),
-        "lvlm_prune": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
+    about = {"benchmark": benchmark, **_about(grid), "timing": timing}
     _write(grid, results, base, about, out)
     first_part = table_text(results, about, base).split("## Every run")[0].strip()
     typer.echo(first_part.replace("\\*", "*"))
     typer.echo(f"\nAll runs, pictures and answers: {out}")
     return results
+
+
+def _about(grid: Grid) -> dict[str, Any]:
+    """What was asked of which model, and with which versions."""
+    return {
+        "model": grid.loaded.label,
+        "planted_sinks": grid.loaded.planted,
+        "images": len(grid.probe.images),
+        "questions": len(grid.probe.items),
+        "asked": len(grid.questions.asked),
+        "prompt": grid.loaded.prompt("{question}"),
+        "lvlm_prune": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
 
 
 def _write(

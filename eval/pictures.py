@@ -18,6 +18,7 @@ from lvlm_prune.eval.probe import Item
 from lvlm_prune.eval.questions import Questions
 from lvlm_prune.eval.results import RunResult
 from lvlm_prune.loading import Loaded
+from lvlm_prune.methods import METHODS
 from lvlm_prune.overlay import draw_kept, enlarge, model_view
 from lvlm_prune.stage import Choice
 
@@ -34,6 +35,9 @@ def methods_picture(
 ) -> Image.Image:
     """Scenes down, methods across, all at one budget; runs with the same rows stand together.
 
+    Where any of them ranks tokens, those that do not (evenly spaced ones) are left out: they look
+    alike, and the picture stays legible in a page.
+
     Args:
         loaded: the model and its processor.
         questions: the images.
@@ -42,6 +46,7 @@ def methods_picture(
         kept: the budget in tokens.
     """
     shown = [r for r in results if r.kept == kept and not r.unpruned and not r.same_as]
+    shown = [r for r in shown if METHODS[r.config.method].ranks] or shown
     crosses = "; crosses: ViT sinks" if any(r.sinks for r in shown) else ""
     heading = (
         f"{loaded.label}: {kept} of {results[0].total} visual tokens kept (in colour; merged rows "
