@@ -4,7 +4,7 @@
 stay. It knows no model and no config object.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,11 +21,20 @@ class EncoderShape:
         depth: number of layers.
         feature_layer: layer (0-based) whose output is projected.
         has_cls: whether row 0 is a CLS token.
+        windowed: layers whose attention stays inside windows, so that it ranks nothing globally.
+        per_token: whether every patch is a visual token of its own.
     """
 
     depth: int
     feature_layer: int
     has_cls: bool
+    windowed: tuple[int, ...] = ()
+    per_token: bool = True
+
+    def global_layer(self, layer: int) -> int:
+        """The layer itself if it attends globally, or else the nearest one below or above it."""
+        layers = [index for index in range(self.depth) if index not in self.windowed]
+        return min(layers, key=lambda index: (abs(index - layer), index > layer))
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,18 @@ def no_signals(shape: EncoderShape, options: Mapping[str, Any]) -> SignalRequest
     return SignalRequest()
 
 
+def attention_request(shape: EncoderShape, layers: Iterable[int]) -> SignalRequest:
+    """Ask for the CLS rows of some layers, or for received attention where there is no CLS.
+
+    Received attention is read at the nearest layers that attend globally.
+    """
+    if shape.has_cls:
+        return SignalRequest(cls_layers=tuple(layers))
+    return SignalRequest(
+        received_layers=tuple(sorted({shape.global_layer(layer) for layer in layers}))
+    )
+
+
 def whole_number(name: str, value: Any) -> int:
     """Return an option that must be an int, or say what it is instead."""
     if isinstance(value, bool) or not isinstance(value, int):
@@ -80,6 +101,8 @@ class Method:
         ranks: whether any subset of tokens can be ranked, so that ViT sinks can be excluded.
         drops: False for a control that keeps everything on purpose.
         seeded: whether `select` takes the config's `seed`.
+        layout: whether `select` reads the grid; tiles of an image then get their shares of the
+            budget one by one, where other methods rank the tokens of all tiles together.
         encoder_grid: for methods that shrink the image, the grid to encode; gets the full grid.
     """
 
@@ -92,6 +115,7 @@ class Method:
     ranks: bool = True
     drops: bool = True
     seeded: bool = False
+    layout: bool = False
     encoder_grid: Callable[[tuple[int, int], int], tuple[int, int]] | None = None
 
     def complete(self, options: Mapping[str, Any]) -> dict[str, Any]:

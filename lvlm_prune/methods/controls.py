@@ -92,6 +92,7 @@ GRID = Method(
     source="uniform sampling",
     select=select_grid,
     ranks=False,
+    layout=True,
 )
 POOL = Method(
     name="pool",
@@ -99,4 +100,5 @@ POOL = Method(
     source="average pooling after the projector",
     select=select_pool,
     ranks=False,
+    layout=True,
 )

@@ -47,5 +47,6 @@ METHOD = Method(
     source="VTC-Bench's down-sampling baseline",
     select=select,
     ranks=False,
+    layout=True,
     encoder_grid=encoder_grid,
 )

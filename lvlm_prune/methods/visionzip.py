@@ -9,9 +9,14 @@ patches whose key is nearest to its own (VisionZip, arXiv 2412.04467, section 3;
 Two differences from the official code, both only in where a row stands: a contextual row keeps the
 position of its patch instead of following the dominant ones, and the CLS row, which has no
 placeholder, takes the first one that is free.
+
+Where an encoder has no CLS token, received attention takes the place of its attention and no CLS
+row is added, as upstream does for Qwen2.5-VL; an encoder whose CLS row cannot be projected alone
+(pixel shuffle) adds none either.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -19,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lvlm_prune.methods.contract import EncoderShape, Method, Selection
+from lvlm_prune.methods.contract import EncoderShape, Method, Selection, attention_request
 from lvlm_prune.select import other_rows, take_rows, top_rows
 from lvlm_prune.signals import SignalRequest, Signals
 
@@ -67,14 +72,16 @@ def request(shape: EncoderShape, options: Mapping[str, Any]) -> SignalRequest:
         raise ValueError(f"contextual_share must be in [0, 1), got {share!r}")
     if not isinstance(options["cls_token"], bool):
         raise TypeError(f"cls_token must be True or False, got {options['cls_token']!r}")
-    return SignalRequest(cls_layers=(shape.feature_layer,), keys_layer=shape.feature_layer)
+    return replace(
+        attention_request(shape, [shape.feature_layer]),
+        keys_layer=shape.global_layer(shape.feature_layer),
+    )
 
 
 def select(signals: Signals, keep: int, **options: Any) -> Selection:
     """Split the budget into dominant, CLS and contextual rows and put them in raster order."""
-    assert signals.cls is not None
     assert signals.keys is not None
-    scores = signals.cls[:, 0].sum(dim=1)
+    scores = signals.attention[:, 0].sum(dim=1)
     contextual = int(keep * options["contextual_share"] + 0.5)
     with_cls = options["cls_token"] and signals.cls_hidden is not None and keep - contextual > 1
     dominant = top_rows(scores, keep - contextual - int(with_cls))

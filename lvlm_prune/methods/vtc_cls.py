@@ -3,8 +3,8 @@
 In: CLS rows of M encoder layers, `[I, M, H, N]`. Out: the K patches with the largest sum over
 layers of the mean over heads, in raster order. VTC-CLS (arXiv 2412.05819, official code e41ac9b)
 sums the layers `[start_layer:-1]`, so the last layer is left out; its default is 16 of 24 layers,
-which is taken here as two thirds of the depth, but two layers at least. Needs an encoder with a
-CLS token.
+which is taken here as two thirds of the depth, but two layers at least. Where an encoder has no
+CLS token, received attention of the layers that attend globally takes its place.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,13 @@ from typing import Any
 
 from torch import Tensor
 
-from lvlm_prune.methods.contract import EncoderShape, Method, Selection, whole_number
+from lvlm_prune.methods.contract import (
+    EncoderShape,
+    Method,
+    Selection,
+    attention_request,
+    whole_number,
+)
 from lvlm_prune.select import top_rows
 from lvlm_prune.signals import SignalRequest, Signals
 
@@ -32,13 +38,12 @@ def request(shape: EncoderShape, options: Mapping[str, Any]) -> SignalRequest:
             f"start_layer={start} leaves no layer before the last of {shape.depth}; "
             f"pass 0..{shape.depth - 2} or None"
         )
-    return SignalRequest(cls_layers=tuple(range(start, shape.depth - 1)))
+    return attention_request(shape, range(start, shape.depth - 1))
 
 
 def select(signals: Signals, keep: int, **options: Any) -> Selection:
     """Keep the top rows of the summed CLS attention."""
-    assert signals.cls is not None
-    scores = vtc_scores(signals.cls)
+    scores = vtc_scores(signals.attention)
     return Selection(kept=top_rows(scores, keep), scores=scores)
 
 
