@@ -44,11 +44,60 @@ def received_attention(query: Tensor, key: Tensor, scale: float, rows: int | Non
         step = torch.arange(rows, device=query.device) * query.shape[2] // rows
         query = query[:, :, step]
     images, heads, length, _ = query.shape
-    block = max(1, BLOCK_ELEMENTS // max(1, images * heads * key.shape[2]))
+    block = _block_rows(images, heads, key.shape[2])
     total = torch.zeros(images, key.shape[2], dtype=torch.float32, device=key.device)
     for chunk in query.split(block, dim=2):
         total += _weights(chunk, key, scale).sum(dim=(1, 2))
     return total / (heads * length)
+
+
+def received_sinks(query: Tensor, key: Tensor, scale: float, ratio: float) -> Tensor:
+    """Mark the tokens that receive far more attention than the average token.
+
+    Args:
+        query: `[I, H, T, d]`.
+        key: `[I, H, T, d]`.
+        scale: factor of the logits.
+        ratio: a token is a sink if it receives more than this many times the mean.
+
+    Returns:
+        Bool mask, `[I, T]`; an image may have none.
+    """
+    received = received_attention(query, key, scale)
+    return received > ratio * received.mean(dim=-1, keepdim=True)
+
+
+def sink_rows(query: Tensor, key: Tensor, scale: float, sinks: Tensor) -> Tensor:
+    """Mean of the attention rows of the sink tokens.
+
+    Args:
+        query: `[I, H, T, d]`.
+        key: `[I, H, T, d]`.
+        scale: factor of the logits.
+        sinks: bool mask of the queries, `[I, T]`; an image without any takes all its tokens, which
+            makes the row the received attention of each head.
+
+    Returns:
+        `[I, H, T]`, float32, each row sums to 1.
+    """
+    images, heads, length, width = query.shape
+    asked = sinks | ~sinks.any(dim=-1, keepdim=True)
+    share = asked.float() / asked.sum(dim=-1, keepdim=True)
+    # Asked queries first, so that only as many as the image with the most of them are computed.
+    order = asked.int().argsort(dim=-1, descending=True, stable=True)
+    order = order[:, : int(asked.sum(dim=-1).max())]
+    share = share.gather(1, order)
+    chosen = query.gather(2, order[:, None, :, None].expand(-1, heads, -1, width))
+    total = torch.zeros(images, heads, length, dtype=torch.float32, device=key.device)
+    block = _block_rows(images, heads, length)
+    for chunk, weight in zip(chosen.split(block, dim=2), share.split(block, dim=1), strict=True):
+        total += (weight[:, None, None] @ _weights(chunk, key, scale)).squeeze(2)
+    return total
+
+
+def _block_rows(images: int, heads: int, length: int) -> int:
+    """Query rows whose attention weights are held at one time."""
+    return max(1, BLOCK_ELEMENTS // max(1, images * heads * length))
 
 
 def _weights(query: Tensor, key: Tensor, scale: float) -> Tensor:
