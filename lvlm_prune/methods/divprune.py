@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from lvlm_prune.methods.contract import Method, Selection
+from lvlm_prune.methods.similarity import cosine_similarity
 from lvlm_prune.signals import Signals
 
 
@@ -26,18 +26,18 @@ def max_min_order(features: Tensor, k: int) -> Tensor:
     Returns:
         `[I, k]` int64, in order of picking.
     """
-    unit = normalize(features.detach().float(), dim=-1)
-    distance = 1 - unit @ unit.transpose(1, 2)
-    # The smallest distance of a row is the one to itself, so the second smallest is its neighbour.
-    neighbour = distance.topk(min(2, distance.shape[-1]), dim=-1, largest=False).values[..., -1]
-    pick = neighbour.argmax(dim=-1)
+    distance = cosine_similarity(features).neg_().add_(1)
+    itself = distance.diagonal(dim1=1, dim2=2)
+    itself.fill_(torch.inf)
+    nearest = torch.full_like(distance[:, 0], torch.inf)
+    pick = distance.amin(dim=-1).argmax(dim=-1)
+    # Taking a row brings its own distance to the kept ones below all others.
+    itself.fill_(-torch.inf)
     order = torch.empty(features.shape[0], k, dtype=torch.int64, device=features.device)
     images = torch.arange(features.shape[0], device=features.device)
-    nearest = torch.full_like(neighbour, torch.inf)
     for step in range(k):
         order[:, step] = pick
         nearest = torch.minimum(nearest, distance[images, pick])
-        nearest[images, pick] = -torch.inf
         pick = nearest.argmax(dim=-1)
     return order
 

@@ -16,15 +16,15 @@ def test_golden(path):
 
 
 def loop_order(features: torch.Tensor, k: int) -> list[int]:
-    """Greedy max-min by the definition, one distance at a time."""
+    """Greedy max-min by the definition."""
     n = features.shape[0]
     unit = features / features.norm(dim=-1, keepdim=True)
-    distance = [[1 - float(unit[a] @ unit[b]) for b in range(n)] for a in range(n)]
+    distance = (1 - unit @ unit.T).tolist()
     first = max(range(n), key=lambda a: min(distance[a][b] for b in range(n) if b != a))
-    picked = [first]
+    picked, rest = [first], [a for a in range(n) if a != first]
     while len(picked) < k:
-        rest = [a for a in range(n) if a not in picked]
         picked.append(max(rest, key=lambda a: min(distance[a][b] for b in picked)))
+        rest.remove(picked[-1])
     return picked
 
 
@@ -34,6 +34,18 @@ def test_order_equals_a_loop_for_every_image_of_a_batch():
     order = max_min_order(features, 7)
     for image in range(3):
         assert order[image].tolist() == loop_order(features[image], 7)
+
+
+@pytest.mark.parametrize("k", [1, 3, 300])
+def test_blocks_change_nothing_in_a_large_image(k):
+    torch.manual_seed(1)
+    features = torch.randn(1, 300, 24)
+    assert max_min_order(features, k)[0].tolist() == loop_order(features[0].double(), k)
+
+
+def test_half_precision_is_computed_in_float32():
+    features = torch.randn(2, 40, 8).bfloat16()
+    assert torch.equal(max_min_order(features, 9), max_min_order(features.float(), 9))
 
 
 def test_duplicates_are_still_unique_rows():
