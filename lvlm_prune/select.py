@@ -33,6 +33,22 @@ def other_rows(kept: Tensor, n: int) -> Tensor:
     return free.nonzero()[:, 1].view(kept.shape[0], n - kept.shape[1])
 
 
+def order_scores(order: Tensor, n: int) -> Tensor:
+    """Scores of a greedy choice: higher the earlier a row was picked, 0 if it never was.
+
+    Args:
+        order: rows in the order of picking, `[I, k]` int64.
+        n: rows of an image.
+
+    Returns:
+        `[I, n]` float32.
+    """
+    images, k = order.shape
+    rank = torch.arange(k, 0, -1, dtype=torch.float32, device=order.device) / k
+    scores = torch.zeros(images, n, device=order.device)
+    return scores.scatter_(1, order, rank.expand(images, k))
+
+
 def take_rows(values: Tensor, rows: Tensor) -> Tensor:
     """Gather rows of `[I, N, d]` by `[I, k]` into `[I, k, d]`."""
     return values.gather(1, rows.unsqueeze(-1).expand(-1, -1, values.shape[-1]))

@@ -6,7 +6,7 @@ Adding a method: write its file with one `Method`, and add it to the tuple below
 import difflib
 
 from lvlm_prune.errors import UnknownMethodError
-from lvlm_prune.methods import cls, controls, divprune, downsample, visionzip, vtc_cls
+from lvlm_prune.methods import cdpruner, cls, controls, divprune, downsample, visionzip, vtc_cls
 from lvlm_prune.methods.contract import EncoderShape, Method, Selection
 
 METHODS: dict[str, Method] = {
@@ -16,6 +16,7 @@ METHODS: dict[str, Method] = {
         vtc_cls.METHOD,
         visionzip.METHOD,
         divprune.METHOD,
+        cdpruner.METHOD,
         controls.IDENTITY,
         controls.RANDOM,
         controls.GRID,

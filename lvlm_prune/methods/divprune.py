@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lvlm_prune.methods.contract import Method, Selection
 from lvlm_prune.methods.similarity import cosine_similarity
+from lvlm_prune.select import order_scores
 from lvlm_prune.signals import Signals
 
 
@@ -45,10 +46,9 @@ def max_min_order(features: Tensor, k: int) -> Tensor:
 def select(signals: Signals, keep: int, **options: Any) -> Selection:
     """Keep the picked rows; a row's score is higher the earlier it was picked, 0 if never."""
     order = max_min_order(signals.features, keep)
-    rank = torch.arange(keep, 0, -1, dtype=torch.float32, device=order.device) / keep
-    scores = torch.zeros(signals.features.shape[:2], device=order.device)
-    scores.scatter_(1, order, rank.expand_as(order).contiguous())
-    return Selection(kept=order.sort(dim=-1).values, scores=scores)
+    return Selection(
+        kept=order.sort(dim=-1).values, scores=order_scores(order, signals.features.shape[1])
+    )
 
 
 METHOD = Method(
