@@ -6,7 +6,16 @@ Adding a method: write its file with one `Method`, and add it to the tuple below
 import difflib
 
 from lvlm_prune.errors import UnknownMethodError
-from lvlm_prune.methods import cdpruner, cls, controls, divprune, downsample, visionzip, vtc_cls
+from lvlm_prune.methods import (
+    cdpruner,
+    cls,
+    controls,
+    divprune,
+    downsample,
+    mmtok,
+    visionzip,
+    vtc_cls,
+)
 from lvlm_prune.methods.contract import EncoderShape, Method, Selection
 
 METHODS: dict[str, Method] = {
@@ -17,6 +26,7 @@ METHODS: dict[str, Method] = {
         visionzip.METHOD,
         divprune.METHOD,
         cdpruner.METHOD,
+        mmtok.METHOD,
         controls.IDENTITY,
         controls.RANDOM,
         controls.GRID,

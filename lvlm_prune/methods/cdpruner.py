@@ -9,9 +9,8 @@ Relevance, scaled to [0, 1] in each image:
     llm: mean cosine of a token with the LLM's embeddings of the question (default), for any model.
     clip: minus the mean cosine of CLIP's embeddings of token and question; the sign is inverted
         because CLIP's patches resemble a text the less the more they show of it. This is the
-        official choice for LLaVA and needs CLIP's text encoder.
+        official choice, for LLaVA at every budget, and needs CLIP's text encoder.
     none: 1, a plain determinantal point process.
-Published settings are 64, 128 and 192 tokens of LLaVA-1.5 with `clip`.
 
 Where it differs from the official code: relevance is scaled per image, where the official scales
 over the batch, so that an image does not depend on its neighbours; all-equal relevances are 1.
