@@ -1,22 +1,43 @@
 """The model families: one adapter file each, found by the config's model type.
 
-Adding a family: write its adapter file and add the class to the tuple below.
+Adding a family: write its adapter file and add the class to the tuple below. A model of no family
+is pruned by its features alone, if its class takes encoder outputs.
 """
 
 from torch import nn
 
-from lvlm_prune.adapters.base import Adapter, Encoded, ImageGroup
+from lvlm_prune.adapters.base import Adapter
+from lvlm_prune.adapters.encoded import Encoded, ImageGroup, Part
+from lvlm_prune.adapters.generic import GenericAdapter
+from lvlm_prune.adapters.internvl import InternVLAdapter
 from lvlm_prune.adapters.llava import LlavaAdapter
+from lvlm_prune.adapters.llava_next import LlavaNextAdapter, LlavaOnevisionAdapter
+from lvlm_prune.adapters.qwen_vl import QwenVLAdapter
 from lvlm_prune.errors import UnsupportedModelError
 
-FAMILIES: tuple[type[Adapter], ...] = (LlavaAdapter,)
+FAMILIES: tuple[type[Adapter], ...] = (
+    LlavaAdapter,
+    LlavaNextAdapter,
+    LlavaOnevisionAdapter,
+    QwenVLAdapter,
+    InternVLAdapter,
+)
 
-__all__ = ["FAMILIES", "Adapter", "Encoded", "ImageGroup", "adapter_for", "supported"]
+__all__ = [
+    "FAMILIES",
+    "Adapter",
+    "Encoded",
+    "GenericAdapter",
+    "ImageGroup",
+    "Part",
+    "adapter_for",
+    "supported",
+]
 
 
 def supported() -> str:
     """The supported families in one phrase."""
-    return "; ".join(f"{family.model_type} ({family.covers})" for family in FAMILIES)
+    return "; ".join(family.covers for family in FAMILIES)
 
 
 def adapter_for(model: nn.Module) -> Adapter:
@@ -26,8 +47,8 @@ def adapter_for(model: nn.Module) -> Adapter:
         model: a transformers model with a language-modelling head.
 
     Raises:
-        UnsupportedModelError: not a transformers model, not of a supported family, or of a variant
-            that the family cannot prune; the message says which are supported.
+        UnsupportedModelError: not a transformers model, or one that cannot be pruned; the message
+            says why and which are supported.
     """
     model_type = getattr(getattr(model, "config", None), "model_type", None)
     if model_type is None:
@@ -36,9 +57,6 @@ def adapter_for(model: nn.Module) -> Adapter:
             f"from_pretrained and pass it, supported: {supported()}"
         )
     for family in FAMILIES:
-        if family.model_type == model_type:
+        if model_type in family.model_types:
             return family(model)
-    raise UnsupportedModelError(
-        f"no adapter for {type(model).__name__} (model_type {model_type!r}); "
-        f"supported: {supported()}"
-    )
+    return GenericAdapter(model)

@@ -9,55 +9,36 @@ asked for. In: the keyword arguments of the model's forward. Out: `Encoded`.
 import inspect
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
+from lvlm_prune.adapters.encoded import Encoded, ImageGroup
 from lvlm_prune.errors import UnsupportedModelError
 from lvlm_prune.methods.contract import EncoderShape
-from lvlm_prune.signals import SignalRequest, Signals
-from lvlm_prune.tap import install_tap, remove_tap
+from lvlm_prune.readings import AttentionReader
+from lvlm_prune.signals import SignalRequest
+from lvlm_prune.tap import install_tap, recording, remove_tap
 
-
-@dataclass(frozen=True)
-class ImageGroup:
-    """Images of one size: their places in the prompt's order of images, and their signals."""
-
-    images: list[int]
-    signals: Signals
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Everything the encoder gave for one call.
-
-    Args:
-        groups: the images, grouped by size.
-        output_type: class of the encoder output that the model reads features from.
-    """
-
-    groups: list[ImageGroup]
-    output_type: type[ModelOutput]
-
-    @property
-    def count(self) -> int:
-        """Number of images."""
-        return sum(len(group.images) for group in self.groups)
+Shrink = Callable[[tuple[int, int]], tuple[int, int]]
 
 
 class Adapter(ABC):
     """A family's declaration, bound to one model. Subclasses fill in the class variables."""
 
-    model_type: ClassVar[str]
+    model_types: ClassVar[tuple[str, ...]]
     covers: ClassVar[str]  # the models, for messages and `lvlm-prune models`
     vision_layers: ClassVar[str]  # path from the top model to the encoder's layers
     attention: ClassVar[str]  # attention module inside a layer
     projector: ClassVar[str]  # path to the projector
+    pixels: ClassVar[Mapping[str, str]] = {"image": "pixel_values"}  # by modality
+    resizes: ClassVar[bool] = False  # whether images can be encoded at another grid
+    counts_positions: ClassVar[bool] = True  # whether rotary positions are a plain count
 
     def __init__(self, model: nn.Module) -> None:
         self.model: Any = model
@@ -74,35 +55,80 @@ class Adapter(ABC):
         """Depth, projected layer and CLS token of the vision encoder."""
 
     @abstractmethod
-    def grid(self) -> tuple[int, int]:
-        """Grid (h, w) of the visual tokens of an image."""
+    def _groups(
+        self,
+        outputs: ModelOutput,
+        arguments: Mapping[str, Any],
+        modality: str,
+        reader: AttentionReader,
+        sink_threshold: float | None,
+    ) -> list[ImageGroup]:
+        """Turn one encoder output into groups of images.
+
+        Args:
+            outputs: what `get_image_features` or `get_video_features` returned.
+            arguments: what it was called with, and the prompt's `input_ids` if there are any.
+            modality: `image` or `video`.
+            reader: what the tapped layers showed.
+            sink_threshold: norm of ViT sinks, for the attention that they give.
+        """
 
     @abstractmethod
+    def project(self, hidden: Tensor) -> Tensor:
+        """Project encoder rows of visual tokens, `[n, d]` to `[n, D]`."""
+
+    def grid(self) -> tuple[int, int] | None:
+        """Grid (h, w) of every image's visual tokens, or None where it depends on the image."""
+        return None
+
+    def resized(
+        self, arguments: dict[str, Any], modality: str, shrink: Shrink
+    ) -> tuple[dict[str, Any], list[tuple[int, int]]]:
+        """The same call with smaller images, and the full token grid of each."""
+        raise NotImplementedError
+
     def encode(
         self,
         inputs: Mapping[str, Any],
         request: SignalRequest,
-        encoder_grid: tuple[int, int] | None = None,
+        modality: str = "image",
+        shrink: Shrink | None = None,
+        sink_threshold: float | None = None,
     ) -> Encoded:
-        """Encode the images of a call and read the signals that were asked for.
+        """Encode the images, or the videos, of a call and read the signals that were asked for.
 
         Args:
             inputs: keyword arguments of the model's forward, with the pixels.
             request: the signals a method needs.
-            encoder_grid: encode the images at this many patches instead of their full size.
+            modality: `image` or `video`.
+            shrink: encode the images at the grid that it gives for their full one.
+            sink_threshold: norm of ViT sinks, for the attention that they give.
         """
+        arguments = self.encoder_arguments(inputs, modality)
+        full = None
+        if shrink is not None:
+            arguments, full = self.resized(arguments, modality, shrink)
+        reader = AttentionReader(request, self.shape.has_cls)
+        features_of = getattr(self.model.base_model, f"get_{modality}_features")
+        with recording(reader.recorders(self.attention_modules(request))):
+            outputs = features_of(**arguments, return_dict=True)
+        arguments["input_ids"] = inputs.get("input_ids")
+        groups = self._groups(outputs, arguments, modality, reader, sink_threshold)
+        encoded = Encoded(groups, type(outputs), isinstance(outputs.pooler_output, Tensor))
+        return encoded if full is None else _with_prompt_grids(encoded, full)
 
-    @property
-    def image_token_id(self) -> int:
-        """Id of the placeholder token of images."""
-        return self.model.config.image_token_id
+    def modalities(self, inputs: Mapping[str, Any]) -> list[str]:
+        """Which modalities a call brings pixels of."""
+        return [name for name, pixels in self.pixels.items() if inputs.get(pixels) is not None]
 
-    def project(self, hidden: Tensor) -> Tensor:
-        """Project merged encoder rows, `[n, d]` to `[n, D]`."""
-        return self.model.get_submodule(self.projector)(hidden)
+    def token_id(self, modality: str) -> int:
+        """Id of the placeholder token of images or videos."""
+        return getattr(self.model.config, f"{modality}_token_id")
 
     def attention_modules(self, request: SignalRequest) -> dict[int, nn.Module]:
         """The attention modules of the layers a request names."""
+        if not request.layers:
+            return {}
         layers = self.model.get_submodule(self.vision_layers)
         return {layer: layers[layer].get_submodule(self.attention) for layer in request.layers}
 
@@ -115,25 +141,39 @@ class Adapter(ABC):
                 undo.callback(remove_tap, module)
             yield
 
-    def encoder_arguments(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def encoder_arguments(self, inputs: Mapping[str, Any], modality: str) -> dict[str, Any]:
         """The arguments that the model's `generate` would pass to `get_image_features`."""
-        names = inspect.signature(self.model.base_model.get_image_features).parameters
+        features_of = getattr(self.model.base_model, f"get_{modality}_features")
+        names = inspect.signature(features_of).parameters
         return {
             name: inputs[name]
             for name in names
             if name != "kwargs" and inputs.get(name) is not None
         }
 
+    def positions(
+        self, arguments: Mapping[str, Any], ids: Tensor, mask: Tensor, delta: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """Rotary positions of new columns where they are more than a count of tokens.
+
+        Args:
+            arguments: the call.
+            ids: new columns, `[B, L]`.
+            mask: mask of the conversation, `[B, past + L]`.
+            delta: next position less the number of real tokens so far, `[B]`.
+
+        Returns:
+            Positions `[.., B, L]` and the delta after them `[B]`, or None for a plain count.
+        """
+        return None
+
+    def past_delta(self, batch: int, device: torch.device) -> Tensor:
+        """The delta of a conversation that was not shortened, `[B]`."""
+        return torch.zeros(batch, dtype=torch.int64, device=device)
+
     def _check_capabilities(self) -> None:
         """Check once that transformers and the model have what pruning rests on."""
-        forward = inspect.signature(type(self.model).forward).parameters
-        # Only the model with a language-modelling head takes labels; its body has no generate.
-        if "mm_encoder_outputs" not in forward or "labels" not in forward:
-            raise UnsupportedModelError(
-                f"pruning needs a model with a language-modelling head whose forward accepts "
-                f"mm_encoder_outputs (transformers >= 5.18, < 6); {type(self.model).__name__} is "
-                "not one, pass the whole model"
-            )
+        check_forward(self.model)
         for path in (self.vision_layers, self.projector):
             try:
                 self.model.get_submodule(path)
@@ -144,7 +184,32 @@ class Adapter(ABC):
                 ) from error
 
 
-def pixel_fingerprints(pixels: Tensor) -> Tensor:
-    """A number for each image that depends on its pixels alone, `[I, ...]` to `[I]` int64."""
-    rows = pixels.detach().cpu().contiguous().view(torch.uint8).flatten(1)
-    return torch.tensor([zlib.crc32(row.numpy().tobytes()) for row in rows])
+def check_forward(model: nn.Module) -> None:
+    """Refuse what is not a whole model that takes encoder outputs."""
+    forward = inspect.signature(type(model).forward).parameters
+    # Only the model with a language-modelling head takes labels; its body has no generate.
+    if "mm_encoder_outputs" not in forward or "labels" not in forward:
+        raise UnsupportedModelError(
+            f"pruning needs a model with a language-modelling head whose forward accepts "
+            f"mm_encoder_outputs (transformers >= 5.18, < 6); {type(model).__name__} is "
+            "not one, pass the whole model"
+        )
+
+
+def pixel_fingerprint(pixels: Tensor) -> Tensor:
+    """A number that depends on the pixels of one image alone, `[1]` int64."""
+    values = pixels.detach().cpu().contiguous().view(torch.uint8)
+    return torch.tensor([zlib.crc32(values.numpy().tobytes())])
+
+
+def _with_prompt_grids(encoded: Encoded, full: list[tuple[int, int]]) -> Encoded:
+    """Note the grids that the prompt has placeholders for; images of one group may differ there."""
+    groups = []
+    for group in encoded.groups:
+        for grid in sorted({full[image] for image in group.images}):
+            index = [i for i, image in enumerate(group.images) if full[image] == grid]
+            signals = replace(group.signals.images(index), prompt_grid=grid)
+            images = [group.images[i] for i in index]
+            layers = tuple(layer[index] for layer in group.deepstack)
+            groups.append(ImageGroup(images, signals, group.parts, deepstack=layers))
+    return replace(encoded, groups=groups)

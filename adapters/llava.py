@@ -1,80 +1,91 @@
-"""LLaVA-1.5: a CLIP vision encoder with a CLS token, a two-layer projector, one row a patch.
+"""LLaVA-1.5: a CLIP or SigLIP encoder, a two-layer projector, one visual token a patch.
 
 Written for transformers' `LlavaForConditionalGeneration`. Visual token i is patch i in raster
 order, so a signal of the encoder is a signal of the prompt once the CLS column is gone. An image
-has (image_size / patch_size)^2 tokens: 576 for llava-1.5, 24 x 24.
+has (image_size / patch_size)^2 tokens: 576 for llava-1.5, 24 x 24. SigLIP has no CLS token.
 """
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+from transformers.utils import ModelOutput
 
-from lvlm_prune.adapters.base import Adapter, Encoded, ImageGroup, pixel_fingerprints
-from lvlm_prune.attention import cls_row, received_attention
+from lvlm_prune.adapters.base import Adapter, Shrink, pixel_fingerprint
+from lvlm_prune.adapters.encoded import ImageGroup, whole
 from lvlm_prune.errors import UnsupportedModelError
 from lvlm_prune.methods.contract import EncoderShape
-from lvlm_prune.signals import SignalRequest, Signals
-from lvlm_prune.tap import recording
+from lvlm_prune.readings import AttentionReader
+from lvlm_prune.signals import Signals, row_norms
 
 
 class LlavaAdapter(Adapter):
     """LLaVA-1.5 in the Hugging Face layout."""
 
-    model_type = "llava"
-    covers = "LLaVA-1.5 with a CLIP vision encoder"
+    model_types = ("llava",)
+    covers = "LLaVA-1.5"
     vision_layers = "model.vision_tower.encoder.layers"
     attention = "self_attn"
     projector = "model.multi_modal_projector"
+    resizes = True
+    # Encoders by their config's model type, and whether they have a CLS token.
+    encoders = {"clip_vision_model": True, "siglip_vision_model": False}
 
     def _check_capabilities(self) -> None:
         """Name the encoder first: another one has its layers elsewhere."""
         vision = self.model.config.vision_config.model_type
-        if vision != "clip_vision_model":
+        if vision not in self.encoders:
             raise UnsupportedModelError(
-                f"LLaVA with a {vision!r} encoder is not supported; supported: clip_vision_model"
+                f"LLaVA with a {vision!r} encoder is not supported; supported: "
+                f"{', '.join(self.encoders)}"
             )
         super()._check_capabilities()
 
     def _check_variant(self) -> None:
         """Only patches may be visual tokens."""
         strategy = self.model.config.vision_feature_select_strategy
-        if strategy != "default":
+        has_cls = self.encoders[self.model.config.vision_config.model_type]
+        wanted = "default" if has_cls else "full"
+        if strategy != wanted:
             raise UnsupportedModelError(
-                f"vision_feature_select_strategy={strategy!r} makes the CLS token a visual token, "
-                "which no method here was written for; supported: 'default'"
+                f"vision_feature_select_strategy={strategy!r} with this encoder does not make "
+                f"exactly the patches visual tokens; supported: {wanted!r}"
             )
 
     def _encoder_shape(self) -> EncoderShape:
         """The layer whose output is `hidden_states[vision_feature_layer]`."""
-        depth = self.model.config.vision_config.num_hidden_layers
+        vision = self.model.config.vision_config
+        depth = vision.num_hidden_layers
         # The deepest one, where the rows of several layers are concatenated.
         # hidden_states[0] is the input of layer 0, so hidden_states[k] leaves layer k - 1.
         layer = max(index % (depth + 1) for index in self._feature_layers()) - 1
-        return EncoderShape(depth=depth, feature_layer=layer, has_cls=True)
+        return EncoderShape(depth, layer, has_cls=self.encoders[vision.model_type])
 
     def _feature_layers(self) -> list[int]:
         """Indices into hidden_states whose rows are projected."""
         layers = self.model.config.vision_feature_layer
         return [layers] if isinstance(layers, int) else list(layers)
 
-    def grid(self) -> tuple[int, int]:
+    def grid(self) -> tuple[int, int] | None:
         """Patches of the encoder's square image."""
+        return self._tile_grid()
+
+    def _tile_grid(self) -> tuple[int, int]:
+        """Patches of a tile."""
         vision = self.model.config.vision_config
         side = vision.image_size // vision.patch_size
         return side, side
 
-    def encode(
-        self,
-        inputs: Mapping[str, Any],
-        request: SignalRequest,
-        encoder_grid: tuple[int, int] | None = None,
-    ) -> Encoded:
-        """Encode `pixel_values` `[I, 3, height, width]`; see `Adapter.encode`."""
-        arguments = self.encoder_arguments(inputs)
+    def project(self, hidden: Tensor) -> Tensor:
+        """Project encoder rows, `[n, d]` to `[n, D]`."""
+        return self.model.get_submodule(self.projector)(hidden)
+
+    def encoder_arguments(self, inputs: Mapping[str, Any], modality: str) -> dict[str, Any]:
+        """See `Adapter.encoder_arguments`; the projected layer must be the configured one."""
+        arguments = super().encoder_arguments(inputs, modality)
         for name in ("vision_feature_layer", "vision_feature_select_strategy"):
             configured = getattr(self.model.config, name)
             if arguments.get(name, configured) != configured:
@@ -82,56 +93,59 @@ class LlavaAdapter(Adapter):
                     f"{name}={arguments[name]!r} differs from the model's {configured!r}, which "
                     "pruning was set up for; change it in model.config before attach"
                 )
-        full = self.grid()
-        pixels = arguments["pixel_values"]
-        if encoder_grid is not None and encoder_grid != full:
+        return arguments
+
+    def resized(
+        self, arguments: dict[str, Any], modality: str, shrink: Shrink
+    ) -> tuple[dict[str, Any], list[tuple[int, int]]]:
+        """See `Adapter.resized`; the encoder interpolates its position embeddings."""
+        full, pixels = self._tile_grid(), arguments["pixel_values"]
+        grid = shrink(full)
+        if grid != full:
             patch = self.model.config.vision_config.patch_size
-            size = (encoder_grid[0] * patch, encoder_grid[1] * patch)
-            arguments["pixel_values"] = interpolate(
-                pixels.float(), size=size, mode="bicubic", antialias=True
-            ).to(pixels.dtype)
+            size = (grid[0] * patch, grid[1] * patch)
+            small = interpolate(pixels.float(), size=size, mode="bicubic", antialias=True)
+            arguments["pixel_values"] = small.to(pixels.dtype)
             arguments["interpolate_pos_encoding"] = True
-        signals: dict[str, Tensor] = {}
-        with recording(self._recorders(request, signals)):
-            outputs = self.model.base_model.get_image_features(**arguments, return_dict=True)
+        return arguments, [full] * len(pixels)
+
+    def _tile_signals(
+        self,
+        outputs: ModelOutput,
+        reader: AttentionReader,
+        threshold: float | None,
+        grid: tuple[int, int],
+        features: Tensor | None = None,
+    ) -> Signals:
+        """Signals of all tiles of a call; without `features`, encoder rows stand in for them."""
         hidden = torch.cat([outputs.hidden_states[i] for i in self._feature_layers()], dim=-1)
-        if request.fingerprint:
-            signals["fingerprint"] = pixel_fingerprints(pixels)
-        layers = [signals.pop(f"cls{layer}") for layer in request.cls_layers]
-        group = Signals(
-            features=torch.stack(list(outputs.pooler_output)),
-            hidden=hidden[:, 1:],
-            grid=encoder_grid or full,
-            prompt_grid=full,
-            cls_hidden=hidden[:, 0],
-            cls=torch.stack(layers, dim=1) if layers else None,
-            **signals,
+        first = int(self.shape.has_cls)
+        rows = hidden[:, first:]
+        norms = row_norms(rows)
+        return Signals(
+            features=rows if features is None else features,
+            hidden=rows,
+            grid=grid,
+            norms=norms,
+            cls_hidden=hidden[:, 0] if first else None,
+            **reader.signals(norms, threshold),  # type: ignore[arg-type]
         )
-        return Encoded([ImageGroup(list(range(pixels.shape[0])), group)], type(outputs))
 
-    def _recorders(
-        self, request: SignalRequest, signals: dict[str, Tensor]
-    ) -> dict[torch.nn.Module, Callable[[Tensor, Tensor, float], None]]:
-        """One recorder for each tapped layer; they write into `signals`."""
-        return {
-            module: partial(_record, signals, request, layer)
-            for layer, module in self.attention_modules(request).items()
-        }
-
-
-def _record(
-    signals: dict[str, Tensor],
-    request: SignalRequest,
-    layer: int,
-    query: Tensor,
-    key: Tensor,
-    scale: float,
-) -> None:
-    """Turn query and key of one layer into the signals that were asked of it."""
-    if layer in request.cls_layers:
-        signals[f"cls{layer}"] = cls_row(query, key, scale)
-    if layer == request.received_layer:
-        received = received_attention(query, key, scale, request.received_rows)
-        signals["received"] = received[:, 1:]
-    if layer == request.keys_layer:
-        signals["keys"] = key[:, :, 1:]
+    def _groups(
+        self,
+        outputs: ModelOutput,
+        arguments: Mapping[str, Any],
+        modality: str,
+        reader: AttentionReader,
+        sink_threshold: float | None,
+    ) -> list[ImageGroup]:
+        """One group: all images have the same size."""
+        pixels = arguments["pixel_values"]
+        patch = self.model.config.vision_config.patch_size
+        grid = (pixels.shape[2] // patch, pixels.shape[3] // patch)
+        features = torch.stack(list(outputs.pooler_output))
+        signals = self._tile_signals(outputs, reader, sink_threshold, grid, features)
+        if reader.request.fingerprint:
+            marks = torch.cat([pixel_fingerprint(image) for image in pixels])
+            signals = replace(signals, fingerprint=marks)
+        return [ImageGroup(list(range(len(pixels))), signals, whole(grid, features.device))]

@@ -22,6 +22,7 @@ from lvlm_prune.cache_columns import carries_columns, mark
 from lvlm_prune.config import PruneConfig
 from lvlm_prune.errors import AlreadyAttachedError, NoReportError
 from lvlm_prune.generation import PrunedGenerate
+from lvlm_prune.question import ClipEmbedder
 from lvlm_prune.report import PruneReport
 from lvlm_prune.splice import Plan
 from lvlm_prune.tap import install_tap, remove_tap
@@ -30,13 +31,18 @@ _ATTRIBUTE = "_lvlm_prune"
 
 
 def attach(
-    model: nn.Module, config: PruneConfig | Mapping[str, Any] | None = None, **settings: Any
+    model: nn.Module,
+    config: PruneConfig | Mapping[str, Any] | None = None,
+    *,
+    clip: ClipEmbedder | None = None,
+    **settings: Any,
 ) -> "Attachment":
     """Prune the visual tokens of every image that this model is given.
 
     Args:
         model: a supported transformers model; PEFT and `torch.compile` wrappers are looked through.
         config: a config or its dict; None starts from the defaults.
+        clip: CLIP towers for methods with `options={"relevance": "clip"}`, such as `ClipText`.
         **settings: fields of PruneConfig, such as `method="cls", keep=64`.
 
     Returns:
@@ -47,13 +53,15 @@ def attach(
         UnsupportedModelError, UnknownMethodError, MissingSignalError, ValueError, TypeError: see
             the message; nothing is changed then.
     """
-    return Attachment(unwrap(model), make_config(config, settings))
+    return Attachment(unwrap(model), make_config(config, settings), clip)
 
 
 def prune_inputs(
     model: nn.Module,
     inputs: Mapping[str, Any],
     config: PruneConfig | Mapping[str, Any] | None = None,
+    *,
+    clip: ClipEmbedder | None = None,
     **settings: Any,
 ) -> tuple[dict[str, Any], Plan]:
     """Encode and shorten one call without attaching anything.
@@ -62,6 +70,7 @@ def prune_inputs(
         model: a supported transformers model; it is left as it is.
         inputs: what the processor made: `input_ids` `[B, L]`, `pixel_values` and so on.
         config: as for `attach`.
+        clip: as for `attach`.
         **settings: as for `attach`.
 
     Returns:
@@ -71,7 +80,7 @@ def prune_inputs(
         `generate` would take gaps in the positions for borders between packed sequences: use
         `attach` there, and for later turns.
     """
-    stage = BoundaryStage(unwrap(model), make_config(config, settings))
+    stage = BoundaryStage(unwrap(model), make_config(config, settings), clip)
     rewritten = stage.rewrite(inputs)
     return rewritten.arguments, rewritten.plan
 
@@ -107,9 +116,10 @@ class Attachment:
     Args:
         model: the model, unwrapped.
         config: what to prune.
+        clip: see `attach`.
     """
 
-    def __init__(self, model: Any, config: PruneConfig) -> None:
+    def __init__(self, model: Any, config: PruneConfig, clip: ClipEmbedder | None = None) -> None:
         if _ATTRIBUTE in model.__dict__:
             current = model.__dict__[_ATTRIBUTE].config
             raise AlreadyAttachedError(
@@ -118,7 +128,7 @@ class Attachment:
             )
         self.model = model
         self.config = config
-        self.stage = BoundaryStage(model, config)
+        self.stage = BoundaryStage(model, config, clip)
         self._last = _LastReport()
         self._newest: PruneReport | None = None
         self._arguments = tuple(inspect.signature(type(model).forward).parameters)[1:]

@@ -28,6 +28,21 @@ def cls_row(query: Tensor, key: Tensor, scale: float) -> Tensor:
     return _weights(query[:, :, :1], key, scale)[:, :, 0, 1:]
 
 
+def joint_cls_row(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """Attention of the CLS query to the patches, as one head over the full width.
+
+    Args:
+        query: `[I, H, N + 1, d]`.
+        key: `[I, H, N + 1, d]`.
+        scale: factor of a head's logits, d ** -0.5; the joint one is (H d) ** -0.5.
+
+    Returns:
+        `[I, N]`, float32; the softmax runs over all N + 1 keys, then the CLS column is removed.
+    """
+    logits = (query[:, :, :1].float() * key.float()).sum(dim=(1, 3))
+    return (logits * scale * query.shape[1] ** -0.5).softmax(dim=-1)[:, 1:]
+
+
 def received_attention(query: Tensor, key: Tensor, scale: float, rows: int | None = None) -> Tensor:
     """Attention that each key receives, averaged over heads and queries.
 

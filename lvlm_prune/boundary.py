@@ -6,8 +6,8 @@ which `mm_encoder_outputs` replaces the pixels and the prompt has lost the dropp
 encodes, the attention modules that the method reads carry a tap.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,9 +17,12 @@ from lvlm_prune.adapters import Encoded, adapter_for
 from lvlm_prune.budget import tokens_to_keep
 from lvlm_prune.cache_columns import CacheColumns, carries_columns, columns_in
 from lvlm_prune.config import PruneConfig
-from lvlm_prune.errors import MissingSignalError, NothingDroppedError
+from lvlm_prune.errors import NothingDroppedError
 from lvlm_prune.methods import method_named
+from lvlm_prune.question import ClipEmbedder, with_question
+from lvlm_prune.ragged import encoder_output
 from lvlm_prune.report import PruneReport, clock_ms, peak_mib
+from lvlm_prune.requirements import check_method, requested
 from lvlm_prune.splice import (
     Plan,
     gather_columns,
@@ -50,42 +53,65 @@ class Rewritten:
     report: PruneReport | None
 
 
+@dataclass(frozen=True)
+class Call:
+    """A call on its way to the stock model.
+
+    Args:
+        arguments: its keyword arguments.
+        past: the columns of its cache.
+        mask: mask of the conversation, `[B, past + L]`.
+        delta: next rotary position less the number of real tokens, `[B]`.
+        ids_hold_past: see `BoundaryStage.rewrite`.
+    """
+
+    arguments: Mapping[str, Any]
+    past: CacheColumns
+    mask: Tensor
+    delta: Tensor
+    ids_hold_past: bool
+
+
 class BoundaryStage:
     """A method, its options and a budget, checked against a model."""
 
-    def __init__(self, model: torch.nn.Module, config: PruneConfig) -> None:
+    def __init__(
+        self, model: torch.nn.Module, config: PruneConfig, clip: ClipEmbedder | None = None
+    ) -> None:
         self.adapter = adapter_for(model)
         self.config = config
+        self.clip = clip
         self.method = method_named(config.method)
         self.options = self.method.complete(config.options)
-        self.request = self.method.request(self.adapter.shape, self.options)
-        self._check_signals()
+        check_method(self.adapter, self.method, self.options, config, clip)
+        self.request = requested(self.adapter, self.method, self.options, config)
         grid = self.adapter.grid()
-        keep = tokens_to_keep(config.keep, grid[0] * grid[1])
-        shrink = self.method.encoder_grid
-        self.encoder_grid = None if shrink is None else shrink(grid, keep)
+        if grid is not None:
+            keep = tokens_to_keep(config.keep, grid[0] * grid[1])
+            if self.method.encoder_grid is not None:
+                self.method.encoder_grid(grid, keep)
 
-    def _check_signals(self) -> None:
-        """Refuse what this encoder or this method cannot do."""
-        if self.request.cls_layers and not self.adapter.shape.has_cls:
-            raise MissingSignalError(
-                f"method {self.method.name!r} ranks by CLS attention, but this encoder has no CLS "
-                "token; use a method that needs none, such as 'divprune'"
-            )
-        if self.config.sinks != "ignore" and not self.method.ranks:
-            raise MissingSignalError(
-                f"method {self.method.name!r} ranks no tokens, so sinks={self.config.sinks!r} "
-                "cannot be applied; use sinks='ignore' or a ranking method"
-            )
+    @property
+    def shrink(self) -> Callable[[tuple[int, int]], tuple[int, int]] | None:
+        """The grid that an image is encoded at, given its full one; None for its full size."""
+        smaller = self.method.encoder_grid
+        if smaller is None:
+            return None
+        return lambda grid: smaller(grid, tokens_to_keep(self.config.keep, grid[0] * grid[1]))
 
     def has_images(self, arguments: Mapping[str, Any]) -> bool:
         """Whether a call brings pixels to encode."""
-        return arguments.get("pixel_values") is not None
+        return bool(self.adapter.modalities(arguments))
 
-    def encode(self, arguments: Mapping[str, Any]) -> Encoded:
+    def encode(self, arguments: Mapping[str, Any], modality: str = "image") -> Encoded:
         """Run the vision encoder once and read the method's signals."""
         with self.adapter.taps(self.request):
-            return self.adapter.encode(arguments, self.request, self.encoder_grid)
+            encoded = self.adapter.encode(
+                arguments, self.request, modality, self.shrink, self.config.sink_threshold
+            )
+        if not self.request.text and not self.request.clip:
+            return encoded
+        return with_question(encoded, self.adapter, self.request, arguments, modality, self.clip)
 
     def select(self, encoded: Encoded, protected: set[int] | None = None) -> list[Choice]:
         """Choose the tokens of every image and check that some were dropped."""
@@ -96,7 +122,9 @@ class BoundaryStage:
             rows = choice.rows
             if len(rows.kept) < rows.total or not self.method.drops:
                 continue
-            if tokens_to_keep(self.config.keep, rows.total) < rows.total:
+            if self.config.per == "image" and tokens_to_keep(self.config.keep, rows.total) < (
+                rows.total
+            ):
                 raise NothingDroppedError(
                     f"keep={self.config.keep} but method {self.method.name!r} dropped no token of "
                     f"image {number} ({rows.total} tokens)"
@@ -117,33 +145,60 @@ class BoundaryStage:
                 "pruning finds images by their placeholder ids; pass input_ids with pixel_values, "
                 "not inputs_embeds"
             )
-        past = columns_in(arguments.get("past_key_values"), ids.shape[0], ids.device)
-        new, mask = self._new_columns(arguments, past, ids_hold_past)
-        started = clock_ms(ids.device)
-        if not self.has_images(arguments):
-            short, plan = splice(new, [], self.adapter.image_token_id)
-            return self._joined(arguments, past, mask, short, plan, ids_hold_past)
-        encoded = self.encode(arguments)
-        encoded_at = clock_ms(ids.device)
-        choices = self.select(encoded, self._protected(new, encoded))
-        selected_at = clock_ms(ids.device)
-        rows = [choice.rows for choice in choices]
-        short, plan = splice(new, rows, self.adapter.image_token_id)
-        features = plan.by_prompt([choice.rows.features for choice in choices])
-        outputs: dict[str, Any] = {"image": encoded.output_type(pooler_output=features)}
-        pixels = self.adapter.encoder_arguments(arguments)
-        rest = {name: value for name, value in arguments.items() if name not in pixels}
-        rewritten = self._joined(
-            {**rest, "mm_encoder_outputs": outputs}, past, mask, short, plan, ids_hold_past
+        past = columns_in(
+            arguments.get("past_key_values"), ids.shape[0], ids.device, self.adapter.past_delta
         )
+        new, mask, delta = self._new_columns(arguments, past, ids_hold_past)
+        call = Call(arguments, past, mask, delta, ids_hold_past)
+        started = clock_ms(ids.device)
+        fresh = {**arguments, **new}
+        encoded = {name: self.encode(fresh, name) for name in self.adapter.modalities(arguments)}
+        encoded_at = clock_ms(ids.device)
+        choices = {
+            name: self.select(one, self._protected(new, one, name)) for name, one in encoded.items()
+        }
+        selected_at = clock_ms(ids.device)
+        rows = [
+            (self.adapter.token_id(name), [choice.rows for choice in choices.get(name, [])])
+            for name in self.adapter.pixels
+        ]
+        short, plan = splice(new, rows)
+        if not encoded:
+            return self._joined(call, short, plan)
+        call = replace(call, arguments=self._with_features(arguments, encoded, choices, plan))
+        rewritten = self._joined(call, short, plan)
         times = (started, encoded_at, selected_at, clock_ms(ids.device))
-        report = self._report(choices, plan, times, ids.device)
+        every = [choice for one in choices.values() for choice in one]
+        report = self._report(every, plan, times, ids.device)
         return Rewritten(rewritten.arguments, plan, rewritten.columns, report)
+
+    def _with_features(
+        self,
+        arguments: Mapping[str, Any],
+        encoded: Mapping[str, Encoded],
+        choices: Mapping[str, list[Choice]],
+        plan: Plan,
+    ) -> dict[str, Any]:
+        """The call with the kept features in place of pixels."""
+        outputs: dict[str, Any] = {}
+        rest, first = dict(arguments), 0
+        for name, one in encoded.items():
+            rows = [choice.rows for choice in choices[name]]
+            layers = [
+                plan.by_prompt(list(layer), first)
+                for layer in zip(*(image.deepstack for image in rows), strict=True)
+            ]
+            features = plan.by_prompt([image.features for image in rows], first)
+            outputs[name] = encoder_output(one.output_type, features, layers, one.tensor)
+            first += len(rows)
+            for argument in self.adapter.encoder_arguments(arguments, name):
+                rest.pop(argument, None)
+        return {**rest, "mm_encoder_outputs": outputs}
 
     def _new_columns(
         self, arguments: Mapping[str, Any], past: CacheColumns, ids_hold_past: bool
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """The tensors of the columns that are not cached, and the mask of the conversation."""
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """The tensors of the columns that are not cached, the mask, and the delta after them."""
         ids = arguments["input_ids"]
         count = ids.shape[1] - (past.length if ids_hold_past else 0)
         if count < 1:
@@ -163,49 +218,57 @@ class BoundaryStage:
         new = {"input_ids": ids[:, -count:], "attention_mask": mask[:, past.length :]}
         for name in TOKEN_ARGUMENTS:
             if arguments.get(name) is not None:
-                new[name] = arguments[name][..., -count:].expand_as(new["input_ids"])
-        if "position_ids" not in new and past.length:
-            new["position_ids"] = positions_of(mask)[:, past.length :]
-        return new, mask
+                value = arguments[name][..., -count:]
+                new[name] = value if value.dim() > 2 else value.expand_as(new["input_ids"])
+        places = self.adapter.positions(arguments, new["input_ids"], mask, past.delta)
+        if places is None:
+            if "position_ids" not in new and past.length:
+                new["position_ids"] = positions_of(mask)[:, past.length :]
+            return new, mask, past.delta
+        positions, delta = places
+        new.setdefault("position_ids", positions)
+        return new, mask, delta
 
-    def _joined(
-        self,
-        arguments: Mapping[str, Any],
-        past: CacheColumns,
-        mask: Tensor,
-        short: dict[str, Tensor],
-        plan: Plan,
-        ids_hold_past: bool,
-    ) -> Rewritten:
+    def _joined(self, call: "Call", short: dict[str, Tensor], plan: Plan) -> Rewritten:
         """Put the cached columns, in cache order, before the new ones."""
+        past, mask = call.past, call.mask
         added = torch.where(plan.index >= 0, plan.index + past.length, -1)
-        columns = CacheColumns(torch.cat([past.index, added], dim=1), past.length + plan.length)
+        index = torch.cat([past.index, added], dim=1)
+        columns = CacheColumns(index, past.length + plan.length, call.delta)
         # Not by width: a row that lost tokens may be padded back to the width it had.
-        if not plan.dropped and not carries_columns(arguments.get("past_key_values")):
-            return Rewritten(dict(arguments), plan, columns, None)
-        joined = {**arguments, **short}
+        if not plan.dropped and not carries_columns(call.arguments.get("past_key_values")):
+            return Rewritten(dict(call.arguments), plan, columns, None)
+        joined = {**call.arguments, **short}
         held = gather_columns(mask[:, : past.length], past.index)
         joined["attention_mask"] = torch.cat([held, short["attention_mask"]], dim=1)
-        positions = gather_columns(positions_of(mask)[:, : past.length], past.index)
-        positions = torch.cat([positions, short["position_ids"]], dim=1)
+        positions = short["position_ids"]
+        # What cached columns stood at is read no more; generate only wants a column for each.
+        before = gather_columns(positions_of(mask)[:, : past.length], past.index)
+        before = before.expand(*positions.shape[:-1], before.shape[-1])
+        positions = torch.cat([before, positions], dim=-1)
         if self.config.positions == "compact":
             positions = positions_of(joined["attention_mask"])
-        if ids_hold_past:
-            ids = gather_columns(arguments["input_ids"][:, : past.length], past.index)
+        elif positions.dim() == 3 and len(positions) == 4:
+            # Row 0 only tells packed sequences apart, so it must have no gaps.
+            positions = torch.cat([positions_of(joined["attention_mask"])[None], positions[1:]])
+        if call.ids_hold_past:
+            ids = gather_columns(call.arguments["input_ids"][:, : past.length], past.index)
             joined["input_ids"] = torch.cat([ids, short["input_ids"]], dim=1)
+            types = call.arguments.get("mm_token_type_ids")
+            if types is not None and past.length:
+                # generate cuts the new columns off the end by itself
+                joined["mm_token_type_ids"] = torch.cat(
+                    [torch.zeros_like(ids).to(types.dtype), short["mm_token_type_ids"]], dim=1
+                )
         # `forward` reads the new columns only; `generate` cuts them off the end by itself.
         count = joined["input_ids"].shape[1]
-        joined["position_ids"] = positions[:, -count:]
+        joined["position_ids"] = positions[..., -count:]
         return Rewritten(joined, plan, columns, None)
 
-    def _protected(self, new: dict[str, Tensor], encoded: Encoded) -> set[int]:
+    def _protected(self, new: dict[str, Tensor], encoded: Encoded, modality: str) -> set[int]:
         """Images whose last placeholder is the last real token of its prompt."""
-        totals = [0] * encoded.count
-        for group in encoded.groups:
-            grid = group.signals.prompt_grid or group.signals.grid
-            for image in group.images:
-                totals[image] = grid[0] * grid[1]
-        places = image_columns(new["input_ids"], self.adapter.image_token_id, totals)
+        token_id = self.adapter.token_id(modality)
+        places = image_columns(new["input_ids"], token_id, encoded.totals)
         columns = torch.arange(new["attention_mask"].shape[1], device=new["input_ids"].device)
         last = (new["attention_mask"] * columns).argmax(dim=1)
         ends = [int(place[-1, 1]) == int(last[place[-1, 0]]) for place in places]

@@ -5,6 +5,7 @@ half up, at least one token. The same rule serves the API, the command line and 
 """
 
 import math
+from collections.abc import Sequence
 from numbers import Integral, Real
 
 
@@ -57,3 +58,23 @@ def tokens_to_keep(keep: int | float, n: int) -> int:
             "or a share such as keep=0.25"
         )
     return keep
+
+
+def split_budget(keep: int, sizes: Sequence[int]) -> list[int]:
+    """Share an image's budget among its tiles by their sizes.
+
+    Args:
+        keep: tokens of the image, K <= the sum of sizes.
+        sizes: tokens of each tile.
+
+    Returns:
+        A number for each tile, together K: proportional to the sizes, what rounding leaves going
+        to the largest remainders, earlier tiles first. A tile may get none.
+    """
+    total = sum(sizes)
+    shares = [keep * size // total for size in sizes]
+    remainders = [keep * size % total for size in sizes]
+    order = sorted(range(len(sizes)), key=lambda tile: -remainders[tile])
+    for tile in order[: keep - sum(shares)]:
+        shares[tile] += 1
+    return shares

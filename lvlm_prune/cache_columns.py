@@ -5,6 +5,7 @@ itself, so nothing is kept on the model and two conversations cannot mix. Tokens
 after the prompt stand in both in the same order, so the columns of a decode step need no update.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,17 +22,20 @@ class CacheColumns:
     Args:
         index: `[B, S]` int64, original column of each cached column, -1 for padding.
         length: columns of the conversation that these stand for.
+        delta: next rotary position less the number of real tokens so far, `[B]`; not 0 with
+            M-RoPE, where an image takes fewer positions than it has tokens.
     """
 
     index: Tensor
     length: int
+    delta: Tensor
 
     def extended(self, cached: int) -> "CacheColumns":
         """Add the generated tokens of a cache that now holds `cached` columns."""
         extra = cached - self.index.shape[1]
         new = torch.arange(self.length, self.length + extra, device=self.index.device)
         index = torch.cat([self.index, new.expand(self.index.shape[0], -1)], dim=1)
-        return CacheColumns(index, self.length + extra)
+        return CacheColumns(index, self.length + extra, self.delta)
 
 
 def carries_columns(cache: Any) -> bool:
@@ -39,13 +43,16 @@ def carries_columns(cache: Any) -> bool:
     return getattr(cache, _ATTRIBUTE, None) is not None
 
 
-def columns_in(cache: Any, batch: int, device: torch.device) -> CacheColumns:
+def columns_in(
+    cache: Any, batch: int, device: torch.device, unmarked: Callable[[int, torch.device], Tensor]
+) -> CacheColumns:
     """The columns that a cache holds now; an unmarked cache holds all it has seen.
 
     Args:
         cache: a transformers cache, or None.
         batch: rows B of the call.
         device: device of the index.
+        unmarked: the delta of a conversation that was not shortened, given batch and device.
     """
     cached = 0 if cache is None else int(cache.get_seq_length())
     if not cached:  # new, reset(), or its first call failed
@@ -58,9 +65,12 @@ def columns_in(cache: Any, batch: int, device: torch.device) -> CacheColumns:
                 f"the cache was filled with {rows} prompt(s) of {held} columns but now holds "
                 f"{cached} columns for {batch}; start with a new cache after cutting a prompt"
             )
-        columns = CacheColumns(columns.index.repeat_interleave(batch // rows, 0), columns.length)
-        return columns.extended(cached)
-    return CacheColumns(torch.arange(cached, device=device).expand(batch, -1), cached)
+        index = columns.index.repeat_interleave(batch // rows, 0)
+        delta = columns.delta.repeat_interleave(batch // rows, 0)
+        return CacheColumns(index, columns.length, delta).extended(cached)
+    index = torch.arange(cached, device=device).expand(batch, -1)
+    delta = unmarked(batch, device) if cached else torch.zeros_like(index[:, :0].sum(-1))
+    return CacheColumns(index, cached, delta)
 
 
 def mark(cache: Any, columns: CacheColumns) -> None:

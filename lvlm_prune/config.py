@@ -14,7 +14,9 @@ from typing import Any
 from lvlm_prune.budget import check_keep
 
 FILE_NAME = "prune_config.json"
-SINK_POLICIES = ("ignore", "keep", "drop", "only")
+SINK_POLICIES = ("ignore", "keep", "drop", "only", "query")
+UNITS = ("image", "tile")
+ORDERS = ("raster", "sinks_first")
 POSITIONS = ("original", "compact")
 
 
@@ -25,10 +27,15 @@ class PruneConfig:
     Args:
         method: name of a method; `lvlm-prune methods` lists them.
         keep: tokens per image (int) or share of them (float in (0, 1]).
+        per: what `keep` counts: the tokens of an `image` (or video), which its tiles share, or of
+            each `tile` (or frame), as papers on LLaVA-NeXT do.
         options: settings of the method itself, such as `{"start_layer": 16}`.
         sinks: what happens to ViT sink tokens: `ignore` (ranked like any other token), `keep`
-            (always kept, inside the budget), `drop` (never kept), `only` (nothing else is kept).
+            (always kept, inside the budget), `drop` (never kept), `only` (nothing else is kept),
+            `query` (their attention takes the place of the CLS token's).
         sink_threshold: norm above which a patch is a sink; None finds the gap in the log-norms.
+        order: `raster`, or `sinks_first`: the ViT sinks among the kept tokens take the first places
+            of their image.
         positions: `original` rotary positions for the kept tokens (exactly the model with the
             other tokens masked), or `compact` ones (renumbered, as some papers do).
         seed: seed of methods that draw at random.
@@ -36,9 +43,11 @@ class PruneConfig:
 
     method: str = "visionzip"
     keep: int | float = 0.25
+    per: str = "image"
     options: Mapping[str, Any] = field(default_factory=dict)
     sinks: str = "ignore"
     sink_threshold: float | None = None
+    order: str = "raster"
     positions: str = "original"
     seed: int = 0
 
@@ -50,6 +59,8 @@ class PruneConfig:
             )
         object.__setattr__(self, "options", dict(self.options))
         _check_choice("sinks", self.sinks, SINK_POLICIES)
+        _check_choice("per", self.per, UNITS)
+        _check_choice("order", self.order, ORDERS)
         _check_choice("positions", self.positions, POSITIONS)
         if not isinstance(self.method, str):
             raise TypeError(f"method must be a name, got {self.method!r}")
@@ -69,10 +80,10 @@ class PruneConfig:
             raise ValueError(
                 f"sink_threshold must be a positive norm or None (log-gap rule), got {value!r}"
             )
-        if self.sinks == "ignore":
+        if self.sinks == "ignore" and self.order == "raster":
             raise ValueError(
                 f"sink_threshold={value} has no effect with sinks='ignore'; choose sinks='keep', "
-                "'drop' or 'only'"
+                "'drop', 'only' or 'query', or order='sinks_first'"
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -156,7 +156,9 @@ def _pad_in_front(arguments: dict[str, Any]) -> None:
     mask = arguments.get("attention_mask")
     if "position_ids" not in arguments or mask is None or not bool((mask == 1).all()):
         return
-    for name in ("input_ids", "attention_mask", "position_ids"):
-        value = arguments[name]
-        front = torch.zeros_like(value[:, :1]) if name != "input_ids" else value[:, :1]
-        arguments[name] = torch.cat([front, value], dim=1)
+    for name in ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids"):
+        value = arguments.get(name)
+        if value is None:
+            continue
+        front = torch.zeros_like(value[..., :1]) if name != "input_ids" else value[:, :1]
+        arguments[name] = torch.cat([front, value], dim=-1)

@@ -1,12 +1,14 @@
 """Take dropped visual tokens out of a prompt, and remember where everything was.
 
-In: the prompt's tensors `[B, L]` and, for each image, which of its N tokens stay and the rows they
-carry. Out: tensors `[B, L']` in which the kept tokens stand in order, with their original rotary
-positions, padded on the side the prompt was padded on, and the `Plan`. Rows of a
-batch may lose different numbers of tokens. Knows nothing about models or methods.
+In: the prompt's tensors `[B, L]` and, for each image or video, which of its N tokens stay and the
+rows they carry. Out: tensors `[B, L']` in which the kept tokens stand in order, with their original
+rotary positions (`[B, L]`, or `[4, B, L]` with M-RoPE), padded on the side the prompt was padded
+on, and the `Plan`. Rows of a batch may lose different numbers of tokens. Knows nothing about models
+or methods.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,11 +28,13 @@ class ImageRows:
         kept: `[K]` int64, ascending, in 0..N-1.
         features: `[K, D]`, what the LLM gets for them.
         total: N.
+        deepstack: for each DeepStack layer of the LLM, what it adds to them, `[K, D]`.
     """
 
     kept: Tensor
     features: Tensor
     total: int
+    deepstack: list[Tensor] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,10 @@ class Plan:
     Args:
         index: `[B, L']` int64, original column of each new column, -1 for padding.
         length: L, columns of the original prompt.
-        kept: for each image, the kept tokens, ascending.
+        kept: for each image, the kept tokens, ascending; the images first, then the videos, each
+            in the order of the prompts.
         totals: for each image, N.
-        prompts: for each image, the row of the batch it stands in, ascending.
+        prompts: for each image, the row of the batch it stands in.
     """
 
     index: Tensor
@@ -68,21 +73,27 @@ class Plan:
         # Padding points at -1, which is the extra last column.
         return marked.scatter(1, self.index % (self.length + 1), True)[:, :-1]
 
-    def by_prompt(self, features: list[Tensor]) -> list[Tensor]:
+    def by_prompt(self, features: list[Tensor], first: int = 0) -> list[Tensor]:
         """Join the features of the images of each prompt, `[K, D]` each, in prompt order.
+
+        Args:
+            features: of images that follow each other in the plan.
+            first: place of the first of them in the plan.
 
         transformers before 5.23 repeats the entries of a list one by one for beams, which keeps
         their order only if a prompt has a single entry.
         """
         joined: dict[int, list[Tensor]] = {}
-        for prompt, rows in zip(self.prompts, features, strict=True):
+        prompts = self.prompts[first : first + len(features)]
+        for prompt, rows in zip(prompts, features, strict=True):
             joined.setdefault(prompt, []).append(rows)
         return [torch.cat(rows) for rows in joined.values()]
 
 
 def gather_columns(values: Tensor, index: Tensor, fill: Any = 0) -> Tensor:
-    """Gather columns of `[B, L]` by `[B, L']`; where the index is -1, `fill`."""
-    return values.gather(1, index.clamp(min=0)).masked_fill(index < 0, fill)
+    """Gather columns of `[.., B, L]` by `[B, L']`; where the index is -1, `fill`."""
+    places = index.clamp(min=0).expand(*values.shape[:-2], *index.shape)
+    return values.gather(-1, places).masked_fill(index < 0, fill)
 
 
 def image_columns(input_ids: Tensor, image_token_id: int, totals: list[int]) -> list[Tensor]:
@@ -152,15 +163,15 @@ def make_plan(
 
 
 def splice(
-    inputs: dict[str, Tensor], images: list[ImageRows], image_token_id: int
+    inputs: dict[str, Tensor], images: Sequence[tuple[int, list[ImageRows]]]
 ) -> tuple[dict[str, Tensor], Plan]:
     """Shorten the tensors of a prompt.
 
     Args:
         inputs: `input_ids` `[B, L]` and any of `attention_mask`, `position_ids`, `labels`,
-            `token_type_ids`, `mm_token_type_ids`, all `[B, L]`.
-        images: the kept tokens of each image, in the order of the prompts.
-        image_token_id: id of the placeholder token.
+            `token_type_ids`, `mm_token_type_ids`, all `[B, L]`; positions may be `[4, B, L]`.
+        images: for each modality the id of its placeholder token, and the kept tokens of its
+            images in the order of the prompts.
 
     Returns:
         The same names, shortened, plus `attention_mask` and `position_ids` where tokens were
@@ -169,15 +180,24 @@ def splice(
     ids = inputs["input_ids"]
     mask = inputs.get("attention_mask")
     mask = torch.ones_like(ids) if mask is None else mask
-    totals = [image.total for image in images]
-    columns = image_columns(ids, image_token_id, totals)
-    plan = make_plan(mask, columns, [image.kept for image in images], totals)
+    rows = [image for _, one in images for image in one]
+    totals = [image.total for image in rows]
+    columns = [
+        place
+        for token_id, one in images
+        for place in image_columns(ids, token_id, [image.total for image in one])
+    ]
+    plan = make_plan(mask, columns, [image.kept for image in rows], totals)
     if not plan.dropped:
         return dict(inputs), plan
     # Padding is masked, but it must not look like a placeholder.
-    fills = {"input_ids": int(image_token_id == 0), "labels": IGNORED_LABEL}
+    free = next(token for token in range(len(images) + 1) if token not in dict(images))
+    fills = {"input_ids": free, "labels": IGNORED_LABEL}
     positions = inputs.get("position_ids")
-    positions = positions_of(mask) if positions is None else positions.expand_as(ids)
+    if positions is None:
+        positions = positions_of(mask)
+    elif positions.dim() == 2:
+        positions = positions.expand_as(ids)
     columns_of = {**inputs, "attention_mask": mask, "position_ids": positions}
     return {
         name: plan.gather(value, fills.get(name, 0)) for name, value in columns_of.items()

@@ -1,26 +1,30 @@
 """The stage between encoder and LLM: signals in, kept rows and their features out.
 
-In: `Encoded` images of one call, a method with its options, and the config. Out: one `ImageRows`
-for each image, with the scores and sinks that a report shows. Here live the rules that hold for
-every method: the budget, the ViT sink policy, and that the last real token of a prompt stays.
+In: `Encoded` images of one call, a method with its options, and the config. Out: one `Choice` for
+each image: the kept placeholders with their features, and the scores and sinks that a report shows.
+Here live the rules that hold for every method: the budget of an image or a tile, the ViT sink
+policy, sinks to the front, and that the last real token of a prompt stays.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lvlm_prune.adapters import Encoded
-from lvlm_prune.budget import tokens_to_keep
+from lvlm_prune.adapters import Encoded, ImageGroup, Part
+from lvlm_prune.around_sinks import Rows, rows_around_sinks
+from lvlm_prune.budget import split_budget, tokens_to_keep
 from lvlm_prune.config import PruneConfig
-from lvlm_prune.errors import NoSinksError
 from lvlm_prune.methods import Method, Selection
-from lvlm_prune.select import other_rows, take_rows, top_rows
+from lvlm_prune.select import take_rows
 from lvlm_prune.signals import Signals
 from lvlm_prune.sinks import vit_sinks
 from lvlm_prune.splice import ImageRows
+
+Project = Callable[[Tensor], Tensor]
+Select = Callable[[Signals, int], list[Rows]]
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,14 @@ class Choice:
         rows: the kept tokens and their features.
         scores: `[N]` float32, or None where the method ranks no tokens.
         sinks: `[N]` bool ViT sinks, or None where the config ignores them.
+        tiles: what the image's tokens look like: placeholders `[n]` and grid of each tile, or of
+            the base tile and the picture that the other tiles were joined to.
     """
 
     rows: ImageRows
     scores: Tensor | None
     sinks: Tensor | None
+    tiles: tuple[tuple[Tensor, tuple[int, int]], ...]
 
 
 def choose(
@@ -43,7 +50,7 @@ def choose(
     method: Method,
     options: Mapping[str, Any],
     config: PruneConfig,
-    project: Callable[[Tensor], Tensor],
+    project: Project,
     protected: set[int] | None = None,
 ) -> list[Choice]:
     """Choose the visual tokens of every image of a call.
@@ -61,39 +68,98 @@ def choose(
     """
     if method.seeded:
         options = {**options, "seed": config.seed}
+
+    def select(signals: Signals, keep: int) -> list[Rows]:
+        return _rows(method.select(signals, keep, **options), signals, project)
+
     chosen: dict[int, Choice] = {}
     for group in encoded.groups:
-        signals = group.signals
-        grid = signals.prompt_grid or signals.grid
-        n = grid[0] * grid[1]
-        keep = tokens_to_keep(config.keep, n)
-        sinks = None
-        if config.sinks != "ignore" and signals.hidden.shape[1] == n:
-            sinks = vit_sinks(signals.norms, config.sink_threshold)
-        if keep == n and config.sinks in ("ignore", "keep"):
-            choices = _keep_all(signals, n)
-        elif sinks is None:
-            choices = _rows(method.select(signals, keep, **options), signals, project, n)
-        else:
-            choices = _around_sinks(signals, sinks, keep, method, options, config.sinks, project)
-        for number, image in enumerate(group.images):
-            rows, scores = choices[number]
+        sinks = _sinks(group, config)
+        for number, rows in enumerate(_group_rows(group, method, config, select, sinks)):
+            image = group.images[number]
             found = None if sinks is None else sinks[number]
-            if protected is not None and image in protected:
-                rows = _with_last(rows, signals.features[number], scores, found)
-            chosen[image] = Choice(rows, scores, found)
+            at_end = protected is not None and image in protected
+            chosen[image] = _choice(group, number, rows, found, config, at_end)
     return [chosen[image] for image in range(encoded.count)]
 
 
-def _keep_all(signals: Signals, n: int) -> list[tuple[ImageRows, Tensor | None]]:
-    """Every row as the encoder gave it."""
-    every = torch.arange(n, device=signals.features.device)
-    return [(ImageRows(every, features, n), None) for features in signals.features]
+def _sinks(group: ImageGroup, config: PruneConfig) -> Tensor | None:
+    """ViT sinks among the candidates, `[I, n]`, where the config asks for them."""
+    signals = group.signals
+    if (config.sinks == "ignore" and config.order == "raster") or signals.prompt_grid is not None:
+        return None
+    return vit_sinks(signals.norms, config.sink_threshold)
 
 
-def _rows(
-    selection: Selection, signals: Signals, project: Callable[[Tensor], Tensor], n: int
-) -> list[tuple[ImageRows, Tensor | None]]:
+def _group_rows(
+    group: ImageGroup, method: Method, config: PruneConfig, select: Select, sinks: Tensor | None
+) -> list[Rows | None]:
+    """Kept candidates of each image of a group, or None where everything stays."""
+    signals, n = group.signals, group.candidates
+    budgets = part_budgets(group, method, config)
+    passive = config.sinks in ("ignore", "keep", "query")
+    if sum(keep for _, keep in budgets) == n and passive:
+        return [None] * len(group.images)
+    if config.sinks == "query":
+        signals = asked_by_sinks(signals)
+    found: list[list[Rows]] = [[] for _ in group.images]
+    for part, keep in budgets:
+        own = signals if part is None else _part_signals(signals, part)
+        index = None if part is None else part.rows
+        marked = None
+        if sinks is not None and not (passive and config.sinks != "keep"):
+            marked = sinks if index is None else sinks[:, index]
+        if marked is not None:
+            rows = rows_around_sinks(own, marked, keep, config.sinks, select)
+        elif keep == own.features.shape[1] and own.prompt_grid is None:
+            rows = [Rows.every(features) for features in own.features]
+        else:
+            rows = select(own, keep) if keep else [Rows.none(own.features[0]) for _ in found]
+        for image, one in enumerate(rows):
+            found[image].append(one if index is None else one.among(index, n))
+    return [Rows.together(parts) for parts in found]
+
+
+def part_budgets(
+    group: ImageGroup, method: Method, config: PruneConfig
+) -> list[tuple[Part | None, int]]:
+    """What is chosen together, and how many tokens of it.
+
+    Returns:
+        Parts with their budgets; a part of None is the whole image.
+    """
+    if config.per == "tile":
+        tiles = group.tiles or group.parts
+        if len(tiles) > 1:
+            # A tile that lost its padding may have fewer tokens than the budget.
+            return [(tile, _capped(config.keep, len(tile.rows))) for tile in tiles]
+    keep = tokens_to_keep(config.keep, group.candidates)
+    if not method.layout or len(group.parts) == 1:
+        return [(None, keep)]
+    shares = split_budget(keep, [len(part.rows) for part in group.parts])
+    return list(zip(group.parts, shares, strict=True))
+
+
+def _capped(keep: int | float, n: int) -> int:
+    """A tile's budget, at most its tokens."""
+    return tokens_to_keep(keep if isinstance(keep, float) else min(keep, n), n)
+
+
+def _part_signals(signals: Signals, part: Part) -> Signals:
+    """The signals of a part of every image."""
+    return replace(signals.tokens(part.rows, part.grid), cls_hidden=part.cls_hidden)
+
+
+def asked_by_sinks(signals: Signals) -> Signals:
+    """Put the attention that ViT sinks give in the place of CLS rows and received attention."""
+    assert signals.sinks_given is not None
+    given = signals.sinks_given
+    asked = 1 if signals.cls is None and signals.received is None else signals.attention.shape[1]
+    joint = None if signals.joint is None else given.mean(dim=1)
+    return replace(signals, cls=given.unsqueeze(1).expand(-1, asked, -1, -1), joint=joint)
+
+
+def _rows(selection: Selection, signals: Signals, project: Project) -> list[Rows]:
     """Turn a selection into one entry for each image, projecting merged rows."""
     features = selection.features
     if features is None:
@@ -102,71 +168,59 @@ def _rows(
         features = features.clone()
         merged = project(selection.hidden[selection.replaced])
         features[selection.replaced] = merged.to(features.dtype)
+    features = features.to(signals.features.dtype)
     scores = selection.scores
     return [
-        (ImageRows(kept, rows, n), None if scores is None else scores[number])
+        Rows(kept, rows, None if scores is None else scores[number])
         for number, (kept, rows) in enumerate(zip(selection.kept, features, strict=True))
     ]
 
 
-def _around_sinks(
-    signals: Signals,
-    sinks: Tensor,
-    keep: int,
-    method: Method,
-    options: Mapping[str, Any],
-    policy: str,
-    project: Callable[[Tensor], Tensor],
-) -> list[tuple[ImageRows, Tensor | None]]:
-    """Apply a ViT sink policy; images have different numbers of sinks, so one at a time."""
-    choices = []
-    for number in range(sinks.shape[0]):
-        one = signals.images([number])
-        held = sinks[number].nonzero()[:, 0]
-        if policy == "only" and not len(held):
-            raise NoSinksError(
-                f"sinks='only' but image {number} has no ViT sink token; lower sink_threshold or "
-                "use another policy (ignore, keep, drop)"
-            )
-        choices.append(_around(one, held, keep, method, options, policy, project))
-    return choices
+def _choice(
+    group: ImageGroup,
+    number: int,
+    rows: Rows | None,
+    sinks: Tensor | None,
+    config: PruneConfig,
+    protected: bool,
+) -> Choice:
+    """One image's choice, from candidates to placeholders."""
+    places, total = group.placeholders, group.total
+    features = group.all_features[number]
+    if rows is None:
+        kept = torch.arange(total, device=features.device)
+        taken, scores = features, None
+    else:
+        kept, taken, scores = places[rows.kept], rows.features, rows.scores
+    scores = None if scores is None else _spread(scores, places, total, 0.0)
+    sinks = None if sinks is None else _spread(sinks, places, total, False)
+    if protected:
+        kept, taken = _with_last(kept, taken, features, total, scores, sinks)
+    if config.order == "sinks_first" and sinks is not None:
+        first = sinks[kept]
+        taken = torch.cat([taken[first], taken[~first]])
+    small = group.signals.prompt_grid is not None
+    layers = [layer[number] if small else layer[number][kept] for layer in group.deepstack]
+    tiles = tuple((places[part.rows], part.grid) for part in group.parts)
+    if small:
+        assert group.signals.prompt_grid is not None
+        tiles = ((places, group.signals.prompt_grid),)
+    return Choice(ImageRows(kept, taken, total, layers), scores, sinks, tiles)
 
 
-def _around(
-    signals: Signals,
-    held: Tensor,
-    keep: int,
-    method: Method,
-    options: Mapping[str, Any],
-    policy: str,
-    project: Callable[[Tensor], Tensor],
-) -> tuple[ImageRows, Tensor | None]:
-    """Choose the rows of one image whose sinks `held` are known."""
-    n = signals.features.shape[1]
-    free = other_rows(held.unsqueeze(0), n)[0]
-    if policy == "drop":
-        held = held[: max(0, keep - len(free))]
-    elif len(held) > keep:
-        held = held[top_rows(signals.norms[:, held], keep)[0]]
-    wanted = 0 if policy == "only" else min(keep - len(held), len(free))
-    kept, features, scores = held, signals.features[0, held], None
-    if wanted:
-        subset = signals.tokens(free)
-        if wanted == len(free):
-            (rows, ranked), *_ = _keep_all(subset, wanted)
-        else:
-            (rows, ranked), *_ = _rows(method.select(subset, wanted, **options), subset, project, n)
-        kept = torch.cat([held, free[rows.kept]])
-        features = torch.cat([features, rows.features])
-        if ranked is not None:
-            scores = torch.zeros(n, device=ranked.device).scatter(0, free, ranked)
-    kept, order = kept.sort()
-    return ImageRows(kept, features[order], n), scores
+def _spread(values: Tensor, places: Tensor, total: int, fill: float | bool) -> Tensor:
+    """Candidates' values at their placeholders, `[n]` to `[N]`."""
+    return values.new_full((total,), fill).scatter(0, places, values)
 
 
 def _with_last(
-    rows: ImageRows, features: Tensor, scores: Tensor | None, sinks: Tensor | None
-) -> ImageRows:
+    kept: Tensor,
+    taken: Tensor,
+    features: Tensor,
+    total: int,
+    scores: Tensor | None,
+    sinks: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     """Keep the last token in place of the kept one that is worth least, if it was dropped.
 
     That is the lowest score, sinks last of all; without scores the one nearest to the end.
@@ -174,12 +228,11 @@ def _with_last(
     The query of the first generated token is the last real token of a prompt. Where that is a
     placeholder, dropping it would change the question and the next position.
     """
-    last = rows.total - 1
-    if int(rows.kept[-1]) == last:
-        return rows
-    worth = -rows.kept.float() if scores is None else scores[rows.kept].clone()
+    if int(kept[-1]) == total - 1:
+        return kept, taken
+    worth = -kept.float() if scores is None else scores[kept].clone()
     if sinks is not None:
-        worth[sinks[rows.kept]] = torch.inf
-    stay = torch.arange(len(rows.kept), device=worth.device) != worth.argmin()
-    kept = torch.cat([rows.kept[stay], rows.kept.new_tensor([last])])
-    return ImageRows(kept, torch.cat([rows.features[stay], features[-1:]]), rows.total)
+        worth[sinks[kept]] = torch.inf
+    stay = torch.arange(len(kept), device=worth.device) != worth.argmin()
+    kept = torch.cat([kept[stay], kept.new_tensor([total - 1])])
+    return kept, torch.cat([taken[stay], features[-1:]])

@@ -1,7 +1,7 @@
-"""Read the query and key of ONE attention module while its own kernel runs.
+"""Read query, key and value of ONE attention module while its own kernel runs.
 
 The module gets a shallow copy of its config that names a registered attention function; the
-function shows query and key to a recorder and then calls the implementation that the original
+function shows them to a recorder and then calls the implementation that the original
 config names (sdpa, flash, eager). Every other module, the masks and the outputs stay as they were,
 bit for bit. Installing is counted, so an attachment and `prune_inputs` can share a tap; recorders
 live in a context variable, so threads do not see each other's.
@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 TAP_NAME = "lvlm_prune_tap"
-Recorder = Callable[[Tensor, Tensor, float], None]
+Recorder = Callable[[Tensor, Tensor, Tensor, float], None]
 
 _recorders: ContextVar[Mapping[int, Recorder]] = ContextVar("lvlm_prune_recorders")
 _lock = Lock()
 
 
 def install_tap(module: nn.Module) -> None:
-    """Let recorders see the query and key of an attention module.
+    """Let recorders see query, key and value of an attention module.
 
     Args:
         module: a transformers attention module, with `config` and the attention interface.
@@ -57,10 +57,11 @@ def remove_tap(module: nn.Module) -> None:
 
 @contextmanager
 def recording(recorders: Mapping[nn.Module, Recorder]) -> Iterator[None]:
-    """Call `recorder(query, key, scale)` for each tapped module that runs inside the block.
+    """Call `recorder(query, key, value, scale)` for each tapped module that runs inside the block.
 
     Args:
-        recorders: one function for each module; tensors are `[I, H, T, d]`, detached.
+        recorders: one function for each module; tensors are `[I, H, T, d]`, detached. Sequences
+            that are packed into one call of a flash kernel are shown one by one.
     """
     token = _recorders.set({id(module): recorder for module, recorder in recorders.items()})
     try:
@@ -72,12 +73,17 @@ def recording(recorders: Mapping[nn.Module, Recorder]) -> Iterator[None]:
 def _tapped_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
-    """Show query and key to the recorder, then run the module's own implementation."""
+    """Show query, key and value to the recorder, then run the module's own implementation."""
     recorder = _recorders.get({}).get(id(module))
     if recorder is not None:
         scale = kwargs.get("scaling")
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        borders = kwargs.get("cu_seq_lens_q")
+        lengths = [query.shape[2]] if borders is None else borders.diff().tolist()
         with torch.no_grad():
-            recorder(query, key, query.shape[-1] ** -0.5 if scale is None else scale)
+            packed = [tensor.detach().split(lengths, dim=2) for tensor in (query, key, value)]
+            for sequence in zip(*packed, strict=True):
+                recorder(*sequence, scale)
     config: Any = module.config
     # Eager attention is no registered function: each modeling file has its own.
     eager = sys.modules[type(module).__module__].eager_attention_forward

@@ -1,0 +1,124 @@
+"""ViT sink policies around any ranking method: keep, drop, only.
+
+In: the signals of some images, a mask of their sinks `[I, N]`, a budget and the method's selection.
+Out: the kept rows of each image. Images have different numbers of sinks, so one image is handled at
+a time. The policies ignore and query need nothing of this.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lvlm_prune.errors import NoSinksError
+from lvlm_prune.select import other_rows, top_rows
+from lvlm_prune.signals import Signals
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Kept rows of one image.
+
+    Args:
+        kept: `[K]` int64, ascending.
+        features: `[K, D]`.
+        scores: `[n]` float32 of all rows, or None.
+    """
+
+    kept: Tensor
+    features: Tensor
+    scores: Tensor | None
+
+    @classmethod
+    def every(cls, features: Tensor) -> "Rows":
+        """All rows as the encoder gave them, `[n, D]`."""
+        return cls(torch.arange(len(features), device=features.device), features, None)
+
+    @classmethod
+    def none(cls, features: Tensor) -> "Rows":
+        """No row of `[n, D]`."""
+        empty = torch.zeros(0, dtype=torch.int64, device=features.device)
+        return cls(empty, features[:0], None)
+
+    def among(self, index: Tensor, n: int) -> "Rows":
+        """The same rows of a part, as rows of the whole image.
+
+        Args:
+            index: the part's rows in the image.
+            n: rows of the image.
+        """
+        scores = self.scores
+        if scores is not None:
+            scores = scores.new_zeros(n).scatter(0, index, scores)
+        return Rows(index[self.kept], self.features, scores)
+
+    @classmethod
+    def together(cls, parts: Sequence["Rows"]) -> "Rows":
+        """The rows of all parts of an image, ascending."""
+        if len(parts) == 1:
+            return parts[0]
+        kept, order = torch.cat([part.kept for part in parts]).sort()
+        features = torch.cat([part.features for part in parts])[order]
+        ranked = [part.scores for part in parts if part.scores is not None]
+        scores = torch.stack(ranked).sum(dim=0) if ranked else None
+        return cls(kept, features, scores)
+
+
+def rows_around_sinks(
+    signals: Signals,
+    sinks: Tensor,
+    keep: int,
+    policy: str,
+    select: Callable[[Signals, int], list[Rows]],
+) -> list[Rows]:
+    """Apply a ViT sink policy.
+
+    Args:
+        signals: of the images.
+        sinks: `[I, N]` bool.
+        keep: budget K of each image; 0 for a tile that gets none.
+        policy: `keep`, `drop` or `only`.
+        select: the method on some tokens.
+
+    Raises:
+        NoSinksError: only sinks are to stay and an image has none.
+    """
+    rows = []
+    for number in range(sinks.shape[0]):
+        held = sinks[number].nonzero()[:, 0]
+        if policy == "only" and not len(held):
+            raise NoSinksError(
+                f"sinks='only' but image {number} has no ViT sink token; lower sink_threshold or "
+                "use another policy (ignore, keep, drop)"
+            )
+        rows.append(_around(signals.images([number]), held, keep, policy, select))
+    return rows
+
+
+def _around(
+    signals: Signals,
+    held: Tensor,
+    keep: int,
+    policy: str,
+    select: Callable[[Signals, int], list[Rows]],
+) -> Rows:
+    """Choose the rows of one image whose sinks `held` are known."""
+    n = signals.features.shape[1]
+    free = other_rows(held.unsqueeze(0), n)[0]
+    if policy == "drop":
+        held = held[: max(0, keep - len(free))]
+    elif len(held) > keep:
+        held = held[top_rows(signals.norms[:, held], keep)[0]] if keep else held[:0]
+    wanted = 0 if policy == "only" else min(keep - len(held), len(free))
+    kept, features, scores = held, signals.features[0, held], None
+    if wanted:
+        subset = signals.tokens(free)
+        whole = wanted == len(free)
+        (rows,) = [Rows.every(subset.features[0])] if whole else select(subset, wanted)
+        kept = torch.cat([held, free[rows.kept]])
+        features = torch.cat([features, rows.features])
+        if rows.scores is not None:
+            scores = rows.scores.new_zeros(n).scatter(0, free, rows.scores)
+    kept, order = kept.sort()
+    return Rows(kept, features[order], scores)

@@ -1,0 +1,71 @@
+"""Features of unequal prompts for models that want them as one tensor.
+
+InternVL reads `pooler_output` as a tensor `[tiles, N, D]`, and `generate` repeats its rows for
+beams. Prompts that keep different numbers of tokens fit in no such tensor, so they travel as a list
+with one entry a prompt, which `generate` repeats just as well, and become a tensor when the model
+moves or flattens it. Knows nothing about models.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.utils import ModelOutput
+
+
+class RaggedFeatures(list[Tensor]):
+    """Features of each prompt, `[K, D]` with its own K, that answer like a tensor of one row."""
+
+    def joined(self) -> Tensor:
+        """All features, `[1, sum K, D]`."""
+        return torch.cat(list(self))[None]
+
+    def to(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Move or cast, as the model does with a tensor."""
+        return self.joined().to(*args, **kwargs)
+
+    def flatten(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Flatten, as LLaVA-OneVision does with videos."""
+        return self.joined().flatten(*args, **kwargs)
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the joined tensor."""
+        return self.joined().shape
+
+
+class RaggedOutput(ModelOutput):
+    """An encoder output whose features stay ragged when `generate` replaces them by a list."""
+
+    def __init__(self, pooler_output: Iterable[Tensor], **rest: Any) -> None:
+        super().__init__(pooler_output=RaggedFeatures(pooler_output), **rest)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "pooler_output" and not isinstance(value, RaggedFeatures):
+            value = RaggedFeatures(value)
+        super().__setattr__(name, value)
+        if name in self.keys():
+            super().__setitem__(name, value)
+
+
+def encoder_output(
+    output_type: type[ModelOutput],
+    features: list[Tensor],
+    deepstack: list[list[Tensor]],
+    tensor: bool,
+) -> ModelOutput:
+    """The encoder output that a model takes its features from.
+
+    Args:
+        output_type: class of the model's own encoder output.
+        features: one entry a prompt, `[K, D]`.
+        deepstack: for each DeepStack layer, one entry a prompt; often none.
+        tensor: whether the model wants one tensor instead of a list.
+    """
+    if tensor and len({len(rows) for rows in features}) > 1:
+        return RaggedOutput(features)
+    pooled = torch.stack(features) if tensor else features
+    if not deepstack:
+        return output_type(pooler_output=pooled)
+    return output_type(pooler_output=pooled, deepstack_features=deepstack)
