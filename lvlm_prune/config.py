@@ -27,29 +27,29 @@ class PruneConfig:
     Args:
         method: name of a method; `lvlm-prune methods` lists them.
         keep: tokens per image (int) or share of them (float in (0, 1]).
-        per: what `keep` counts: the tokens of an `image` (or video), which its tiles share, or of
-            each `tile` (or frame), as papers on LLaVA-NeXT do.
         options: settings of the method itself, such as `{"start_layer": 16}`.
         sinks: what happens to ViT sink tokens: `ignore` (ranked like any other token), `keep`
             (always kept, inside the budget), `drop` (never kept), `only` (nothing else is kept),
             `query` (their attention takes the place of the CLS token's).
         sink_threshold: norm above which a patch is a sink; None finds the gap in the log-norms.
-        order: `raster`, or `sinks_first`: the ViT sinks among the kept tokens take the first places
-            of their image.
         positions: `original` rotary positions for the kept tokens (exactly the model with the
             other tokens masked), or `compact` ones (renumbered, as some papers do).
         seed: seed of methods that draw at random.
+        per: what `keep` counts: the tokens of an `image` (or video), which its tiles share, or of
+            each `tile` (or frame), as papers on LLaVA-NeXT do.
+        order: `raster`, or `sinks_first`: the ViT sinks among the kept tokens take the first places
+            of their image.
     """
 
     method: str = "visionzip"
     keep: int | float = 0.25
-    per: str = "image"
     options: Mapping[str, Any] = field(default_factory=dict)
     sinks: str = "ignore"
     sink_threshold: float | None = None
-    order: str = "raster"
     positions: str = "original"
     seed: int = 0
+    per: str = "image"
+    order: str = "raster"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keep", check_keep(self.keep))
