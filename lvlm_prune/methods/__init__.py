@@ -14,6 +14,7 @@ from lvlm_prune.methods import (
     downsample,
     mmtok,
     visionzip,
+    vscan,
     vtc_cls,
 )
 from lvlm_prune.methods.contract import EncoderShape, Method, Selection
@@ -27,6 +28,7 @@ METHODS: dict[str, Method] = {
         divprune.METHOD,
         cdpruner.METHOD,
         mmtok.METHOD,
+        vscan.METHOD,
         controls.IDENTITY,
         controls.RANDOM,
         controls.GRID,

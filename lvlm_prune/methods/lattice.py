@@ -34,6 +34,21 @@ def lattice_cells(grid: tuple[int, int], k: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(centres), cell.flatten()
 
 
+def grid_blocks(grid: tuple[int, int], sides: tuple[int, int]) -> Tensor:
+    """Cut a grid into a x b blocks whose sides differ by one token at most.
+
+    Args:
+        grid: (h, w) tokens.
+        sides: (a, b) blocks, 1 <= a <= h and 1 <= b <= w.
+
+    Returns:
+        The block of each token, `[h * w]` int64 in 0..a * b - 1; no block is empty.
+    """
+    rows = torch.arange(grid[0]) * sides[0] // grid[0]
+    columns = torch.arange(grid[1]) * sides[1] // grid[1]
+    return (rows.unsqueeze(1) * sides[1] + columns).flatten()
+
+
 def lattice_centres(grid: tuple[int, int], cells: tuple[int, int]) -> Tensor:
     """Token indices of the centres of a regular lattice.
 
