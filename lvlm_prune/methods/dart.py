@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lvlm_prune.methods.contract import EncoderShape, Method, Selection, whole_number
+from lvlm_prune.methods.contract import EncoderShape, Method, Selection
 from lvlm_prune.methods.similarity import unit_rows
 from lvlm_prune.select import take_rows
 from lvlm_prune.signals import SignalRequest, Signals
@@ -79,13 +79,14 @@ def least_similar(features: Tensor, pivots: Tensor, shares: Tensor, kept: Tensor
 
 def request(shape: EncoderShape, options: Mapping[str, Any]) -> SignalRequest:
     """Ask for the text's embeddings where there are text pivots."""
-    image = whole_number("image_pivots", options["image_pivots"])
-    text = whole_number("text_pivots", options["text_pivots"])
-    if image < 1:
-        raise ValueError(f"image_pivots must be 1 or more, got {image}; 4 is usual")
-    if text < 0:
-        raise ValueError(f"text_pivots must be 0 or more, got {text}; 4 is usual, 0 reads no text")
-    return SignalRequest(text=text > 0)
+    for name, least in (("image_pivots", 1), ("text_pivots", 0)):
+        value = options[name]
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(
+                f"{name} must be a whole number of {least} or more, got {value!r}; 4 is usual, "
+                "text_pivots=0 reads no text"
+            )
+    return SignalRequest(text=options["text_pivots"] > 0)
 
 
 def select(signals: Signals, keep: int, **options: Any) -> Selection:

@@ -32,7 +32,6 @@ from lvlm_prune.methods.contract import (
     Method,
     Selection,
     attention_request,
-    whole_number,
 )
 from lvlm_prune.methods.lattice import lattice_cells
 from lvlm_prune.methods.similarity import unit_rows
@@ -139,8 +138,11 @@ def request(shape: EncoderShape, options: Mapping[str, Any]) -> SignalRequest:
     """Ask for the CLS row of the projected layer."""
     if options["crops"] not in CROPS:
         raise ValueError(f"crops must be one of {', '.join(CROPS)}; got {options['crops']!r}")
-    if whole_number("crop_count", options["crop_count"]) < 1:
-        raise ValueError(f"crop_count must be 1 or more, got {options['crop_count']}; 16 is usual")
+    count = options["crop_count"]
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(
+            f"crop_count must be a whole number of 1 or more, got {count!r}; 16 is usual"
+        )
     alpha = options["alpha"]
     if isinstance(alpha, bool) or not isinstance(alpha, Real) or not 0 <= float(alpha) < torch.inf:
         raise ValueError(f"alpha must be a finite number >= 0, got {alpha!r}; 0.09 is usual")

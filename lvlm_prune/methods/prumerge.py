@@ -31,7 +31,6 @@ from lvlm_prune.methods.contract import (
     Method,
     Selection,
     attention_request,
-    whole_number,
 )
 from lvlm_prune.methods.similarity import unit_rows
 from lvlm_prune.select import other_rows, take_rows, top_rows
@@ -103,11 +102,11 @@ def dropped_row(hidden: Tensor, attention: Tensor, kept: Tensor) -> Tensor:
 
 def request(shape: EncoderShape, options: Mapping[str, Any]) -> SignalRequest:
     """Ask for the CLS row over the full width and the keys of the last layer."""
-    neighbours = whole_number("neighbours", options["neighbours"])
-    if neighbours < 0:
+    neighbours = options["neighbours"]
+    if isinstance(neighbours, bool) or not isinstance(neighbours, int) or neighbours < 0:
         raise ValueError(
-            f"neighbours must be 0 or more, got {neighbours}; 32 is usual, 0 merges only the "
-            "dropped patches"
+            f"neighbours must be a whole number of 0 or more, got {neighbours!r}; 32 is usual, 0 "
+            "merges only the dropped patches"
         )
     last = shape.depth - 1
     if shape.has_cls:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from lvlm_prune.methods.contract import EncoderShape, Method, Selection, whole_number
+from lvlm_prune.methods.contract import EncoderShape, Method, Selection
 from lvlm_prune.methods.similarity import unit_rows
 from lvlm_prune.select import other_rows, take_rows
 from lvlm_prune.signals import SignalRequest, Signals
@@ -94,9 +94,12 @@ def merged_owners(keys: Tensor, keep: int, steps: int) -> Tensor:
 
 def request(shape: EncoderShape, options: Mapping[str, Any]) -> SignalRequest:
     """Ask for the keys of the projected layer."""
-    steps = whole_number("steps", options["steps"])
-    if steps < 1:
-        raise ValueError(f"steps must be 1 or more, got {steps}; 24 is usual, 1 merges at once")
+    steps = options["steps"]
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(
+            f"steps must be a whole number of 1 or more, got {steps!r}; 24 is usual, 1 merges half "
+            "of the rows at once"
+        )
     return SignalRequest(keys_layer=shape.global_layer(shape.feature_layer))
 
 

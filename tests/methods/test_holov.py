@@ -173,15 +173,15 @@ def test_received_attention_stands_in_for_the_cls_row():
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "message"),
+    ("options", "message"),
     [
-        ({"crops": "3d"}, ValueError, "crops must be one of 2d, 1d; got '3d'"),
-        ({"crop_count": 0}, ValueError, "crop_count must be 1 or more, got 0"),
-        ({"crop_count": 4.0}, TypeError, "crop_count must be an int"),
-        ({"alpha": -1}, ValueError, "alpha must be a finite number >= 0, got -1"),
-        ({"alpha": float("inf")}, ValueError, "alpha must be a finite number >= 0"),
+        ({"crops": "3d"}, "crops must be one of 2d, 1d; got '3d'"),
+        ({"crop_count": 0}, "crop_count must be a whole number of 1 or more, got 0"),
+        ({"crop_count": 4.0}, "crop_count must be .* got 4.0"),
+        ({"alpha": -1}, "alpha must be a finite number >= 0, got -1"),
+        ({"alpha": float("inf")}, "alpha must be a finite number >= 0"),
     ],
 )
-def test_wrong_options_are_named(options, error, message):
-    with pytest.raises(error, match=message):
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
         METHOD.request(WITH_CLS, METHOD.complete(options))
