@@ -5,9 +5,10 @@ grid. Out: K tokens, nothing merged (HoloV, arXiv 2510.02912; official code 1d2e
 cosine similarities inside a crop (diagonal 0), m and v their mean and variance for each token and a
 the mean attention over heads, a token scores `1e3 a + alpha v mean(1e3 a) / mean(v)` and a crop the
 mean of its tokens; K is split in proportion to the crops' scores, rounded down, one more for the
-best crops; inside a crop the tokens are taken by attention alone. `alpha` is 0.09, with 16 crops
-for 576 tokens. By the formula the variance term adds alpha times the crop's mean attention to every
-crop alike, so alpha hardly changes anything, as users of the official code have found.
+best crops; inside a crop the tokens are taken by attention alone. `alpha` is 0.09; there are 16
+crops for LLaVA and 16 N / (9 K) for Qwen2.5-VL, which `crop_count` can set. By the formula the
+variance term adds alpha times the crop's mean attention to every crop alike, so alpha hardly
+changes anything, as users of the official code have found.
 
 Differences from the official code: crops are true 2-D ones, `crops="1d"` makes its runs of
 neighbouring tokens; a crop that is given more than it holds passes the excess on to crops with

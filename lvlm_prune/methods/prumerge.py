@@ -2,8 +2,8 @@
 
 In: the CLS row of the last encoder layer as one head over the full width, `[I, N]`, that layer's
 keys `[I, H, N, d_head]`, and the projected encoder rows `[I, N, d]`. Out: K merged encoder rows
-(LLaVA-PruMerge, arXiv 2403.15388, section 3; official code 097c041). With a the CLS row and x the
-encoder rows, a kept patch i becomes `x_i + sum of a_j x_j` over the 32 other patches whose keys are
+(LLaVA-PruMerge, arXiv 2403.15388; official code 097c041). With a the CLS row and x the encoder
+rows, a kept patch i becomes `x_i + sum of a_j x_j` over the 32 other patches whose keys are
 nearest to its own by cosine, weights not normalised, as released; one more row is the sum of
 `a_j x_j` over the dropped patches. PruMerge keeps the patches with the largest a; PruMerge+ adds
 patches at a regular stride.
@@ -11,10 +11,11 @@ patches at a regular stride.
 Differences from the official code: the number of tokens is `keep` and not the number of outliers
 above Q3 + 1.5 IQR of a, which `outlier_count` gives to who wants it; the stride of PruMerge+ is the
 official one where a quarter of the rows are outliers, wider where the samples would take more than
-nine tenths of the rows, and attention fills up to K exactly (at K of the official output this is
-the official set); samples do not stop at patch 575; rows stand at their patches in raster order,
-not by attention, and the row of the dropped ones takes the first free place. There is no such row
-where K is 1 or N. If the dropped ones have no attention at all, that row is their mean.
+nine tenths of the rows, and attention fills up to K exactly (the official set wherever K and the
+stride are those of the official output); samples do not stop at patch 575; rows stand at their
+patches in raster order, not by attention, and the row of the dropped ones takes the first free
+place. There is no such row where K is 1 or N. If the dropped ones have no attention at all, that
+row is their mean.
 
 Where an encoder has no CLS token, received attention takes its place.
 """

@@ -1,10 +1,10 @@
 """Merge the patches that are most alike until K rows remain (ToMe).
 
 In: keys `[I, H, N, d_head]` and rows `[I, N, d]` of the projected encoder layer. Out: K encoder
-rows, each the mean of its members (Token Merging, arXiv 2210.09461, section 3, bipartite soft
-matching; written from the paper). A step alternates the rows into two sets, pairs every row of the
-first with the row of the second whose mean key over heads is nearest by cosine, and merges the r
-most similar pairs, keys as means weighted by size. ToMe takes such a step in every layer of its
+rows, each the mean of its members (Token Merging, arXiv 2210.09461, bipartite soft matching;
+official code af95e4b). A step alternates the rows into two sets, pairs every row of the first with
+the row of the second whose mean key over heads is nearest by cosine, and merges the r most similar
+pairs, keys as means weighted by size. ToMe takes such a step in every layer of its
 encoder; here all of them follow the projected layer: r = (N - K) / `steps`, rounded up, at most
 half of the rows, so a small K takes a few steps more. `steps` is 24, as CLIP ViT-L has layers; with
 1, half of the rows are merged at once.
