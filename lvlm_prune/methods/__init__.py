@@ -7,6 +7,7 @@ import difflib
 
 from lvlm_prune.errors import UnknownMethodError
 from lvlm_prune.methods import (
+    agilepruner,
     cdpruner,
     cls,
     controls,
@@ -17,6 +18,7 @@ from lvlm_prune.methods import (
     mmtok,
     prumerge,
     tome,
+    vflowopt,
     visionzip,
     vispruner,
     vscan,
@@ -34,6 +36,8 @@ METHODS: dict[str, Method] = {
         cdpruner.METHOD,
         mmtok.METHOD,
         vscan.METHOD,
+        vflowopt.METHOD,
+        agilepruner.METHOD,
         vispruner.METHOD,
         holov.METHOD,
         prumerge.METHOD,

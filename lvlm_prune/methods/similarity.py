@@ -17,6 +17,18 @@ def unit_rows(rows: Tensor) -> Tensor:
     return normalize(rows.detach().float(), dim=-1)
 
 
+def row_products(rows: Tensor) -> Tensor:
+    """Products of all pairs of rows of each image, `[I, N, D]` to `[I, N, N]`, in their dtype."""
+    images, n, _ = rows.shape
+    products = torch.empty(images, n, n, dtype=rows.dtype, device=rows.device)
+    for start in range(0, n, BLOCK_ROWS):
+        stop = min(start + BLOCK_ROWS, n)
+        block = rows[:, start:stop] @ rows[:, start:].transpose(1, 2)
+        products[:, start:stop, start:] = block
+        products[:, stop:, start:stop] = block[:, :, stop - start :].transpose(1, 2)
+    return products
+
+
 def cosine_similarity(rows: Tensor) -> Tensor:
     """Cosine similarity of all pairs of rows of each image.
 
@@ -26,12 +38,4 @@ def cosine_similarity(rows: Tensor) -> Tensor:
     Returns:
         `[I, N, N]` float32.
     """
-    unit = unit_rows(rows)
-    images, n, _ = unit.shape
-    similarity = torch.empty(images, n, n, device=unit.device)
-    for start in range(0, n, BLOCK_ROWS):
-        stop = min(start + BLOCK_ROWS, n)
-        block = unit[:, start:stop] @ unit[:, start:].transpose(1, 2)
-        similarity[:, start:stop, start:] = block
-        similarity[:, stop:, start:stop] = block[:, :, stop - start :].transpose(1, 2)
-    return similarity
+    return row_products(unit_rows(rows))
