@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 OUT ?= runs
 
-.PHONY: run speed test lowest lint types wheel pictures clean
+.PHONY: run speed test lowest clip lint types wheel pictures clean
 
 # torch goes first and alone, so that no other package pulls another build of it.
 .venv/ready: pyproject.toml
@@ -49,6 +49,20 @@ wheel: .venv/ready
 lowest: .venv-lowest/ready
 	.venv-lowest/bin/pytest
 
+# The tests of the clip extra, alone: open_clip brings torchvision, whose registry build brings the
+# CUDA torch and breaks transformers beside any other. So neither resolves dependencies here.
+TORCHVISION ?= torchvision==0.28.0
+.venv-clip/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-clip
+	.venv-clip/bin/pip install --quiet "$(TORCH)"
+	.venv-clip/bin/pip install --quiet --editable . ftfy regex pytest
+	.venv-clip/bin/pip install --quiet --no-deps "$(TORCHVISION)" timm "open-clip-torch>=3.0"
+	touch $@
+
+# confcutdir: torchvision's operators must be declared before anything imports transformers.
+clip: .venv-clip/ready
+	LVLM_PRUNE_CLIP=1 .venv-clip/bin/pytest --confcutdir=tests/clip_extra tests/clip_extra
+
 speed: .venv/ready
 	$(BIN)/lvlm-prune speed --out $(OUT)/speed
 
@@ -57,4 +71,4 @@ pictures: run speed
 	$(BIN)/python assets/build/refresh_readme.py $(OUT)/probe $(OUT)/speed
 
 clean:
-	rm -rf .venv .venv-lowest build runs
+	rm -rf .venv .venv-lowest .venv-clip build runs

@@ -179,8 +179,8 @@ def use_open_clip(model: Any, visual: Any) -> OpenClipTower:
     """Make an open_clip encoder the vision encoder of LLaVA-1.5 or LLaVA-NeXT, before `attach`.
 
     The encoder's parameters are shared and moved to the model's device and dtype;
-    `model.config.vision_config` describes it afterwards. A folder that `save_pretrained` wrote gives
-    back everything but the encoder: call this again after `from_pretrained`.
+    `model.config.vision_config` describes it afterwards. A folder that `save_pretrained` wrote
+    gives back everything but the encoder: call this again after `from_pretrained`.
 
     Args:
         model: `LlavaForConditionalGeneration` or `LlavaNextForConditionalGeneration`, its

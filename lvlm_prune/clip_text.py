@@ -15,13 +15,14 @@ The CLIP model must be the one that the vision encoder came from. For LLaVA-1.5 
 
     clip = CLIPModel.from_pretrained("openai/clip-vit-large-patch14-336")
     names = AutoTokenizer.from_pretrained("openai/clip-vit-large-patch14-336")
-    ClipText.from_transformers(clip, names, processor.tokenizer)
+    clip_text = ClipText.from_transformers(clip, names, processor.tokenizer)
+    attach(model, method="cdpruner", options={"relevance": "clip"}, clip=clip_text)
 
 or from open_clip, the `clip` extra, where the openai weights need the quickgelu model:
 
     clip = open_clip.create_model("ViT-L-14-336-quickgelu", pretrained="openai")
     names = open_clip.get_tokenizer("ViT-L-14-336-quickgelu")
-    ClipText.from_open_clip(clip, names, processor.tokenizer)
+    clip_text = ClipText.from_open_clip(clip, names, processor.tokenizer)
 """
 
 from collections.abc import Callable, Sequence
@@ -148,17 +149,17 @@ class ClipText:
         return self.project(hidden).to(hidden.device, torch.float32)
 
     @torch.no_grad()
-    def embed_questions(self, questions: Sequence[Tensor]) -> list[Tensor]:
+    def embed_questions(self, ids: Sequence[Tensor]) -> list[Tensor]:
         """Embed questions, each in pieces that fit the text tower.
 
         Args:
-            questions: the LLM's ids of each question, `[T]`.
+            ids: the LLM's ids of each question, `[T]`.
 
         Returns:
             For each question `[M, e]`, float32, on the device of its ids; M is 1 up to 75 tokens
             of text, and also for no text at all.
         """
-        pieces = [self._pieces(self.decode(ids)) for ids in questions]
+        pieces = [self._pieces(self.decode(row)) for row in ids]
         # Several images of a prompt have the same question: each text goes through the tower once.
         unique = list(dict.fromkeys(piece for question in pieces for piece in question))
         if not unique:
@@ -166,8 +167,8 @@ class ClipText:
         place = {piece: index for index, piece in enumerate(unique)}
         embedded = self.embed(self._padded(unique)).float()
         return [
-            embedded[[place[piece] for piece in question]].to(ids.device)
-            for question, ids in zip(pieces, questions, strict=True)
+            embedded[[place[piece] for piece in question]].to(row.device)
+            for question, row in zip(pieces, ids, strict=True)
         ]
 
     def _pieces(self, text: str) -> list[tuple[int, ...]]:

@@ -1,8 +1,10 @@
 """CLIP embeddings of patches and questions equal what the CLIP model itself gives."""
 
+import sys
+
 import pytest
 import torch
-from tiny_models import IMAGE_TOKEN
+from tiny_models import IMAGE_TOKEN, prompts, tiny_llava
 from tiny_probe import tiny_processor
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -13,7 +15,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from lvlm_prune import attach
+from lvlm_prune.adapters.open_clip import use_open_clip
 from lvlm_prune.clip_text import ClipText
+from lvlm_prune.methods import cdpruner
+from lvlm_prune.signals import Signals, row_norms
 
 LENGTH = 12
 WORDS = ["cat", "dog", "bus", "is", "there", "a", "in", "the", "image", "?", "[unk]"]
@@ -152,6 +158,37 @@ def test_the_two_halves_give_what_the_whole_model_gives(clip, clip_text):
     assert torch.equal(halves.embed_questions(question)[0], clip_text.embed_questions(question)[0])
 
 
+@torch.no_grad()
+def test_cdpruner_ranks_by_these_embeddings(clip, clip_text):
+    model = tiny_llava()
+    inputs = prompts("itt", "ttit")
+    with attach(
+        model, method="cdpruner", keep=7, options={"relevance": "clip"}, clip=clip_text
+    ) as handle:
+        model(**inputs)
+        kept = torch.stack(handle.report.kept)
+    states = model.model.vision_tower(inputs["pixel_values"], output_hidden_states=True)
+    hidden = states.hidden_states[-2][:, 1:]
+    features = model.model.get_image_features(pixel_values=inputs["pixel_values"]).pooler_output
+    # Each row of the prompt has one image; its question is what stands behind the image.
+    questions = []
+    for row in inputs["input_ids"]:
+        last = int((row == IMAGE_TOKEN).nonzero()[-1])
+        words = tiny_processor().tokenizer.decode(row[last + 1 :]).split()
+        start, end = clip_tokenizer().bos_token_id, clip_tokenizer().eos_token_id
+        questions.append(own(clip, [start, *clip_tokenizer()(" ".join(words)).input_ids, end]))
+    signals = Signals(
+        features=torch.stack(list(features)),
+        hidden=hidden,
+        grid=(6, 6),
+        norms=row_norms(hidden),
+        clip_image=clip.visual_projection(clip.vision_model.post_layernorm(hidden)),
+        clip_text=[question[None] for question in questions],
+    )
+    assert torch.equal(kept, cdpruner.select(signals, 7, relevance="clip").kept)
+    assert not torch.equal(kept, cdpruner.select(signals, 7, relevance="none").kept)
+
+
 def test_half_precision_rows_give_float32_without_gradients(clip_text):
     rows = torch.randn(1, 4, 32, requires_grad=True)
     embedded = clip_text.embed_patches(rows.to(torch.bfloat16))
@@ -170,3 +207,10 @@ def test_a_text_tower_alone_is_refused(clip):
     text = CLIPTextModelWithProjection(clip.config.text_config)
     with pytest.raises(TypeError, match="no visual_projection and vision_model"):
         ClipText.from_transformers(text, clip_tokenizer(), tiny_processor().tokenizer)
+
+
+def test_without_open_clip_its_encoders_name_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    monkeypatch.setitem(sys.modules, "open_clip.transformer", None)
+    with pytest.raises(ImportError, match=r"lvlm-prune\[clip\]"):
+        use_open_clip(tiny_llava(), torch.nn.Identity())
