@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from lvlm_prune.methods.contract import EncoderShape, Method, Selection
-from lvlm_prune.methods.similarity import cosine_similarity, unit_rows
+from lvlm_prune.methods.similarity import LEAST_NORM, cosine_similarity, unit_rows
 from lvlm_prune.select import order_scores
-from lvlm_prune.signals import SignalRequest, Signals
+from lvlm_prune.signals import SignalRequest, Signals, row_norms
 
 RELEVANCES = ("llm", "clip", "none")
 RANK_FLOOR = 1e-5  # below this share of the largest variance, float32 leaves only rounding
@@ -46,7 +46,9 @@ def mean_cosine(rows: Tensor, texts: list[Tensor]) -> Tensor:
         `[I, N]` float32.
     """
     means = [unit_rows(text).sum(dim=0) / max(1, text.shape[0]) for text in texts]
-    return (unit_rows(rows) @ torch.stack(means).unsqueeze(-1)).squeeze(-1)
+    rows = rows.detach().float()
+    product = (rows @ torch.stack(means).unsqueeze(-1)).squeeze(-1)
+    return product / row_norms(rows).clamp(min=LEAST_NORM)
 
 
 def scaled(relevance: Tensor) -> Tensor:

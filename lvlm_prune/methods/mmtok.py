@@ -27,9 +27,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lvlm_prune.methods.contract import EncoderShape, Method, Selection
-from lvlm_prune.methods.similarity import cosine_similarity, unit_rows
+from lvlm_prune.methods.similarity import LEAST_NORM, cosine_similarity, unit_rows
 from lvlm_prune.select import order_scores, take_rows
-from lvlm_prune.signals import SignalRequest, Signals
+from lvlm_prune.signals import SignalRequest, Signals, row_norms
 
 FIRST_ROWS = 16  # rows whose gains a step computes at first; doubled until the best is certain
 ROUNDING = 1e-5  # relative error that a bound may have from summing in another order
@@ -46,10 +46,11 @@ def text_cover(features: Tensor, text: list[Tensor], temperature: float) -> Tens
     Returns:
         `[I, N, T]` float32 for the longest text, zeros for the shorter ones.
     """
-    rows = unit_rows(features)
+    rows = features.detach().float()
+    norms = row_norms(rows).clamp(min=LEAST_NORM)
     covers = []
     for image, pieces in enumerate(text):
-        cosine = unit_rows(pieces) @ rows[image].T
+        cosine = unit_rows(pieces) @ rows[image].T / norms[image]
         covers.append((cosine / temperature).softmax(dim=-1) / max(1, pieces.shape[0]))
     return pad_sequence(covers, batch_first=True).transpose(1, 2)
 

@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 BLOCK_ROWS = 256  # fewer rows waste the matrix unit, more multiply more pairs twice
+LEAST_NORM = 1e-12  # shorter rows are rows of zeros
 
 
 def unit_rows(rows: Tensor) -> Tensor:
     """Rows of length 1 in float32, without a graph; rows of zeros stay zeros."""
-    return normalize(rows.detach().float(), dim=-1)
+    return normalize(rows.detach().float(), dim=-1, eps=LEAST_NORM)
 
 
 def row_products(rows: Tensor) -> Tensor:
