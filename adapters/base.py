@@ -187,8 +187,9 @@ class Adapter(ABC):
 def check_forward(model: nn.Module) -> None:
     """Refuse what is not a whole model that takes encoder outputs."""
     forward = inspect.signature(type(model).forward).parameters
-    # Only the model with a language-modelling head takes labels; its body has no generate.
-    if "mm_encoder_outputs" not in forward or "labels" not in forward:
+    # A model without its language-modelling head has no generate.
+    whole = "labels" in forward and hasattr(model, "generate")
+    if "mm_encoder_outputs" not in forward or not whole:
         raise UnsupportedModelError(
             f"pruning needs a model with a language-modelling head whose forward accepts "
             f"mm_encoder_outputs (transformers >= 5.18, < 6); {type(model).__name__} is "

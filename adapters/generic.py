@@ -4,11 +4,13 @@ For transformers classes whose forward accepts `mm_encoder_outputs` and that no 
 covers. Nothing is known of their encoder, so there is no attention, and encoder rows are the
 projected features themselves: methods by norm, diversity or similarity and the controls work, the
 others are refused. Each entry of the encoder output (an image, or a tile) is one image without a
-grid. Positions are those that the model's own `generate` would prepare.
+grid; DeepStack features lose the same rows. Positions are those that the model's own `generate`
+would prepare. A model that takes more than these from its encoder is refused.
 """
 
 import inspect
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -20,6 +22,22 @@ from lvlm_prune.errors import UnsupportedModelError
 from lvlm_prune.methods.contract import EncoderShape
 from lvlm_prune.readings import AttentionReader
 from lvlm_prune.signals import Signals, row_norms
+
+
+# Fields of an encoder output that a shortened one carries.
+CARRIED = frozenset({"pooler_output", "deepstack_features"})
+# Position rows of M-RoPE: a plain count, then time, height and width.
+MROPE_ROWS = 4
+
+
+def other_fields(source: str) -> list[str]:
+    """Fields of the images' encoder output that a forward reads and that pruning does not carry.
+
+    Args:
+        source: source text of the forward.
+    """
+    read = re.findall(r"""mm_encoder_outputs\[["']image["']\]\.(\w+)""", source)
+    return sorted(set(read) - CARRIED)
 
 
 class GenericAdapter(Adapter):
@@ -48,16 +66,32 @@ class GenericAdapter(Adapter):
                 f"{name} has no get_image_features(pixel_values) with placeholder tokens "
                 "(config.image_token_id), which pruning rests on"
             )
+        other = other_fields(_source(type(self.model.base_model).forward))
+        if other:
+            raise UnsupportedModelError(
+                f"{name} reads {', '.join(other)} of its encoder's output; pruning shortens "
+                "pooler_output and deepstack_features only"
+            )
 
     def _encodes(self, modality: str, pixels: str) -> bool:
         """Whether the model encodes a modality from these pixels."""
         features_of = getattr(self.model.base_model, f"get_{modality}_features", None)
         if features_of is None or getattr(self.model.config, f"{modality}_token_id", None) is None:
             return False
-        return pixels in inspect.signature(features_of).parameters
+        names = inspect.signature(features_of).parameters
+        # VideoLLaVA takes pixels of images under two names, so one would go by unseen.
+        return pixels in names and f"pixel_values_{modality}s" not in {*names} - {pixels}
 
     def _check_variant(self) -> None:
-        """Every variant is taken as it is."""
+        """Rotary positions must be a count of tokens, or rows of M-RoPE."""
+        rope = getattr(self.model.config.get_text_config(), "rope_parameters", None) or {}
+        section = rope.get("mrope_section")
+        if section is not None and len(section) != MROPE_ROWS - 1:
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} has rotary positions in {len(section)} parts "
+                f"(mrope_section={section}); pruning knows {MROPE_ROWS - 1}"
+            )
+        self.counts_positions = section is None
 
     def _encoder_shape(self) -> EncoderShape:
         """An encoder of which no layer can be read."""
@@ -82,6 +116,7 @@ class GenericAdapter(Adapter):
                 f"{type(self.model).__name__} gives features of shape "
                 f"{[tuple(entry.shape) for entry in entries]}; pruning needs [N, D] for each image"
             )
+        layers = self._deepstack(outputs, entries)
         grouping = Grouping()
         for image, features in enumerate(entries):
             n, mark = len(features), None
@@ -96,8 +131,22 @@ class GenericAdapter(Adapter):
                 norms=row_norms(features)[None],
                 fingerprint=mark,
             )
-            grouping.add(n, ImageGroup([image], signals, whole((1, n), features.device)))
+            parts = whole((1, n), features.device)
+            deepstack = tuple(layer[image][None] for layer in layers)
+            grouping.add(n, ImageGroup([image], signals, parts, deepstack=deepstack))
         return grouping.groups()
+
+    def _deepstack(self, outputs: ModelOutput, entries: list[Tensor]) -> list[list[Tensor]]:
+        """Features for the LLM's first layers, one entry an image in each; often none."""
+        layers = [list(layer) for layer in getattr(outputs, "deepstack_features", None) or []]
+        wanted = [len(entry) for entry in entries]
+        for layer in layers:
+            if [len(rows) if isinstance(rows, Tensor) else None for rows in layer] != wanted:
+                raise UnsupportedModelError(
+                    f"{type(self.model).__name__} gives DeepStack features that are not one "
+                    "[N, D] for each image; use a model of a family, see `lvlm-prune models`"
+                )
+        return layers
 
     def positions(
         self, arguments: Mapping[str, Any], ids: Tensor, mask: Tensor, delta: Tensor
@@ -118,5 +167,14 @@ class GenericAdapter(Adapter):
         if places.dim() == 2:
             return None
         start = mask[:, : mask.shape[1] - ids.shape[1]].sum(-1) + delta
-        following = (places[1:] * new).amax(dim=(0, 2)) + 1 - new.sum(-1)
+        rotary = places[1:] if len(places) == MROPE_ROWS else places
+        following = (rotary * new).amax(dim=(0, 2)) + 1 - new.sum(-1)
         return (places + start[:, None]).masked_fill(new == 0, 0), delta + following
+
+
+def _source(function: Callable[..., Any]) -> str:
+    """Source text of a function, empty where none is at hand."""
+    try:
+        return inspect.getsource(inspect.unwrap(function))
+    except OSError:
+        return ""

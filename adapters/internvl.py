@@ -62,7 +62,7 @@ class InternVLAdapter(Adapter):
         """Group patches as the model does, `[t, P, C]` to `[t, N, 4, C]`."""
         tiles, count, channels = patches.shape
         side, ratio = int(count**0.5), self.model.config.downsample_ratio
-        square = patches.reshape(tiles, side, side, channels)
+        square = patches.reshape(tiles, side, side, channels).contiguous()
         grouped = self.model.base_model.pixel_shuffle(square, scale_factor=ratio)
         return grouped.reshape(tiles, -1, round(ratio**-2), channels)
 

@@ -1,6 +1,8 @@
 """Qwen-VL: images of any size, 2x2 patches merged into one visual token, M-RoPE, videos.
 
-Written for transformers' Qwen2-VL, Qwen2.5-VL, Qwen3-VL and Qwen3-VL-MoE classes. The encoder has
+Written for transformers' Qwen2-VL, Qwen2.5-VL, Qwen3-VL and Qwen3.5 classes, MoE included. In
+Qwen3.5 most layers of the LLM are recurrent, so a pruned prompt is the shorter prompt itself, not
+the long one with tokens masked. The encoder has
 no CLS token and packs all images of a call into one sequence, each image (each frame of a video)
 attending to itself. Token t is made of patches 4t..4t+3, so attention, norms and keys are means
 over them, and an encoder row is the four rows side by side. Qwen2.5-VL's encoder runs in window
@@ -33,8 +35,15 @@ AXES = {"received": 2, "keys": 2, "sinks_given": 2}
 class QwenVLAdapter(Adapter):
     """Qwen2-VL, Qwen2.5-VL and Qwen3-VL in the Hugging Face layout."""
 
-    model_types = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
-    covers = "Qwen2-VL, Qwen2.5-VL, Qwen3-VL and Qwen3-VL-MoE, images and videos"
+    model_types = (
+        "qwen2_vl",
+        "qwen2_5_vl",
+        "qwen3_vl",
+        "qwen3_vl_moe",
+        "qwen3_5",
+        "qwen3_5_moe",
+    )
+    covers = "Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3.5 and MoE, images and videos"
     vision_layers = "model.visual.blocks"
     attention = "attn"
     projector = "model.visual.merger"
@@ -180,6 +189,8 @@ class QwenVLAdapter(Adapter):
             places, change = self.model.base_model.get_rope_index(
                 ids, mm_token_type_ids=types[:, -ids.shape[1] :], attention_mask=new, **grids
             )
+            # The model remembers this for decode loops that leave positions to it.
+            self.model.base_model.rope_deltas = (delta + change.view(-1))[:, None]
         places = (places + start[:, None]).masked_fill(new == 0, 0)
         text = count[None, :, -ids.shape[1] :]
         return torch.cat([text, places]), delta + change.view(-1)

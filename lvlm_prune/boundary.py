@@ -236,7 +236,9 @@ class BoundaryStage:
         index = torch.cat([past.index, added], dim=1)
         columns = CacheColumns(index, past.length + plan.length, call.delta)
         # Not by width: a row that lost tokens may be padded back to the width it had.
-        if not plan.dropped and not carries_columns(call.arguments.get("past_key_values")):
+        changed = plan.dropped or carries_columns(call.arguments.get("past_key_values"))
+        # M-RoPE positions come from grids, which are gone with the pixels.
+        if not changed and short.get("position_ids", mask).dim() == 2:
             return Rewritten(dict(call.arguments), plan, columns, None)
         joined = {**call.arguments, **short}
         held = gather_columns(mask[:, : past.length], past.index)

@@ -6,7 +6,7 @@ with one entry a prompt, which `generate` repeats just as well, and become a ten
 moves or flattens it. Knows nothing about models.
 """
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -35,18 +35,20 @@ class RaggedFeatures(list[Tensor]):
         return self.joined().shape
 
 
+@dataclass
 class RaggedOutput(ModelOutput):
     """An encoder output whose features stay ragged when `generate` replaces them by a list."""
 
-    def __init__(self, pooler_output: Iterable[Tensor], **rest: Any) -> None:
-        super().__init__(pooler_output=RaggedFeatures(pooler_output), **rest)
+    pooler_output: Any = ()
+
+    def __post_init__(self) -> None:
+        # ModelOutput's own would take a list for pairs of names and values.
+        self["pooler_output"] = self.pooler_output
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "pooler_output" and not isinstance(value, RaggedFeatures):
             value = RaggedFeatures(value)
         super().__setattr__(name, value)
-        if name in self.keys():
-            super().__setitem__(name, value)
 
 
 def encoder_output(
@@ -64,7 +66,7 @@ def encoder_output(
         tensor: whether the model wants one tensor instead of a list.
     """
     if tensor and len({len(rows) for rows in features}) > 1:
-        return RaggedOutput(features)
+        return RaggedOutput(pooler_output=features)
     pooled = torch.stack(features) if tensor else features
     if not deepstack:
         return output_type(pooler_output=pooled)
