@@ -275,6 +275,7 @@ def test_takes_the_models_dtype_and_mode(pixels):
     model = tiny_llava().to(torch.bfloat16).train()
     tower = use_open_clip(model, tiny_open_clip().visual)
     assert tower.training
+    assert not use_open_clip(tiny_llava(), tiny_open_clip().visual).training
     assert {parameter.dtype for parameter in tower.parameters()} == {torch.bfloat16}
     features = model.model.get_image_features(pixel_values=pixels).pooler_output
     assert features[0].dtype == torch.bfloat16
