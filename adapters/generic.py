@@ -3,9 +3,10 @@
 For transformers classes whose forward accepts `mm_encoder_outputs` and that no other file here
 covers. Nothing is known of their encoder, so there is no attention, and encoder rows are the
 projected features themselves: methods by norm, diversity or similarity and the controls work, the
-others are refused. Each entry of the encoder output (an image, or a tile) is one image without a
-grid; DeepStack features lose the same rows. Positions are those that the model's own `generate`
-would prepare. A model that takes more than these from its encoder is refused.
+others are refused. Each entry of the encoder output (an image, or a tile that text sets apart) is
+one image without a grid; DeepStack features lose the same rows. Positions are those that
+the model's own `generate` would prepare. A model that takes more than these from its encoder is
+refused.
 """
 
 import inspect
@@ -13,6 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.utils import ModelOutput
 
@@ -22,7 +24,6 @@ from lvlm_prune.errors import UnsupportedModelError
 from lvlm_prune.methods.contract import EncoderShape
 from lvlm_prune.readings import AttentionReader
 from lvlm_prune.signals import Signals, row_norms
-
 
 # Fields of an encoder output that a shortened one carries.
 CARRIED = frozenset({"pooler_output", "deepstack_features"})
@@ -110,19 +111,15 @@ class GenericAdapter(Adapter):
         sink_threshold: float | None,
     ) -> list[ImageGroup]:
         """One image for each entry of the encoder output."""
-        entries, pixels = list(outputs.pooler_output), arguments[self.pixels[modality]]
-        if any(entry.dim() != 2 for entry in entries):
-            raise UnsupportedModelError(
-                f"{type(self.model).__name__} gives features of shape "
-                f"{[tuple(entry.shape) for entry in entries]}; pruning needs [N, D] for each image"
-            )
-        layers = self._deepstack(outputs, entries)
+        pixels = arguments[self.pixels[modality]]
+        entries = self._entries(outputs, arguments.get("input_ids"), pixels, modality)
+        layers, pictures = self._deepstack(outputs, entries), _pictures(pixels)
         grouping = Grouping()
         for image, features in enumerate(entries):
             n, mark = len(features), None
             if reader.request.fingerprint:
                 # Which pixels are whose is not known unless there is one entry an image.
-                own = pixels[image] if len(pixels) == len(entries) else features.float()
+                own = pictures[image] if len(pictures) == len(entries) else features.float()
                 mark = pixel_fingerprint(own).to(features.device)
             signals = Signals(
                 features=features[None],
@@ -135,6 +132,29 @@ class GenericAdapter(Adapter):
             deepstack = tuple(layer[image][None] for layer in layers)
             grouping.add(n, ImageGroup([image], signals, parts, deepstack=deepstack))
         return grouping.groups()
+
+    def _entries(
+        self, outputs: ModelOutput, ids: Tensor | None, pixels: Tensor, modality: str
+    ) -> list[Tensor]:
+        """Features of each image or tile, `[N, D]`.
+
+        Models that take images as `[B, images, ...]` give one entry a prompt, which is empty for a
+        prompt without images; it is cut where text stands between the images.
+        """
+        entries = [entry for entry in outputs.pooler_output if len(entry)]
+        if any(entry.dim() != 2 for entry in entries):
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} gives features of shape "
+                f"{[tuple(entry.shape) for entry in entries]}; pruning needs [N, D] for each image"
+            )
+        totals = [len(entry) for entry in entries]
+        if pixels.dim() < 5 or ids is None or modality != "image":
+            return entries
+        runs = _runs(ids == self.token_id(modality))
+        ends = set(torch.tensor(runs).cumsum(0).tolist())
+        if not ends.issuperset(torch.tensor(totals).cumsum(0).tolist()):
+            return entries
+        return list(torch.cat(entries).split(runs))
 
     def _deepstack(self, outputs: ModelOutput, entries: list[Tensor]) -> list[list[Tensor]]:
         """Features for the LLM's first layers, one entry an image in each; often none."""
@@ -170,6 +190,19 @@ class GenericAdapter(Adapter):
         rotary = places[1:] if len(places) == MROPE_ROWS else places
         following = (rotary * new).amax(dim=(0, 2)) + 1 - new.sum(-1)
         return (places + start[:, None]).masked_fill(new == 0, 0), delta + following
+
+
+def _runs(marks: Tensor) -> list[int]:
+    """Lengths of the unbroken runs of True in the rows of `[B, L]`."""
+    edges = torch.nn.functional.pad(marks.int(), (1, 1)).flatten().diff().nonzero()[:, 0]
+    return edges.view(-1, 2).diff(dim=1)[:, 0].tolist()
+
+
+def _pictures(pixels: Tensor) -> list[Tensor]:
+    """Pixels of each image; images that only fill up a prompt's row are blank."""
+    if pixels.dim() < 5:
+        return list(pixels)
+    return [picture for picture in pixels.flatten(0, 1) if picture.any()]
 
 
 def _source(function: Callable[..., Any]) -> str:
