@@ -21,6 +21,7 @@ from transformers.utils import ModelOutput
 from lvlm_prune.adapters.encoded import Encoded, ImageGroup
 from lvlm_prune.errors import UnsupportedModelError
 from lvlm_prune.methods.contract import EncoderShape
+from lvlm_prune.progressive import EncoderBudget, ProgressiveReader, TileSize
 from lvlm_prune.readings import AttentionReader
 from lvlm_prune.signals import SignalRequest
 from lvlm_prune.tap import install_tap, recording, remove_tap
@@ -37,6 +38,7 @@ class Adapter(ABC):
     attention: ClassVar[str]  # attention module inside a layer
     projector: ClassVar[str]  # path to the projector
     pixels: ClassVar[Mapping[str, str]] = {"image": "pixel_values"}  # by modality
+    tiles: ClassVar[bool] = False  # whether an image may be cut into tiles
     resizes: ClassVar[bool] = False  # whether images can be encoded at another grid
     counts_positions: ClassVar[bool] = True  # whether rotary positions are a plain count
 
@@ -94,6 +96,7 @@ class Adapter(ABC):
         modality: str = "image",
         shrink: Shrink | None = None,
         sink_threshold: float | None = None,
+        budget: EncoderBudget | None = None,
     ) -> Encoded:
         """Encode the images, or the videos, of a call and read the signals that were asked for.
 
@@ -103,12 +106,17 @@ class Adapter(ABC):
             modality: `image` or `video`.
             shrink: encode the images at the grid that it gives for their full one.
             sink_threshold: norm of ViT sinks, for the attention that they give.
+            budget: what is dropped inside the encoder, for methods that do so.
         """
         arguments = self.encoder_arguments(inputs, modality)
         full = None
         if shrink is not None:
             arguments, full = self.resized(arguments, modality, shrink)
         reader = AttentionReader(request, self.shape.has_cls)
+        if budget is not None:
+            sizes = self.tile_sizes({**inputs, **arguments}, modality)
+            keep = budget.units_to_keep(sizes)
+            reader = ProgressiveReader(request, self.shape, budget.step, keep, self.unit_of)
         features_of = getattr(self.model.base_model, f"get_{modality}_features")
         with recording(reader.recorders(self.attention_modules(request))):
             outputs = features_of(**arguments, return_dict=True)
@@ -116,6 +124,14 @@ class Adapter(ABC):
         groups = self._groups(outputs, arguments, modality, reader, sink_threshold)
         encoded = Encoded(groups, type(outputs), isinstance(outputs.pooler_output, Tensor))
         return encoded if full is None else _with_prompt_grids(encoded, full)
+
+    def tile_sizes(self, arguments: Mapping[str, Any], modality: str) -> list[list[TileSize]]:
+        """The tiles (or frames) of each image, for methods that drop inside the encoder."""
+        raise NotImplementedError
+
+    def unit_of(self, patches: int) -> Tensor:
+        """Unit of each patch of a sequence that is dropped as a whole, `[P]`."""
+        return torch.arange(patches)
 
     def modalities(self, inputs: Mapping[str, Any]) -> list[str]:
         """Which modalities a call brings pixels of."""

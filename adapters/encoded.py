@@ -24,6 +24,7 @@ TOKEN_AXES = {
     "joint": 1,
     "keys": 2,
     "sinks_given": 2,
+    "progress": 1,
 }
 
 

@@ -37,8 +37,11 @@ def other_fields(source: str) -> list[str]:
     Args:
         source: source text of the forward.
     """
-    read = re.findall(r"""mm_encoder_outputs\[["']image["']\]\.(\w+)""", source)
-    return sorted(set(read) - CARRIED)
+    output = r"""mm_encoder_outputs\[["']image["']\]\."""
+    read = set(re.findall(output + r"(\w+)", source)) - CARRIED
+    if re.search(rf"enumerate\({output}deepstack_features", source):
+        read.add("deepstack_features by layer number")
+    return sorted(read)
 
 
 class GenericAdapter(Adapter):

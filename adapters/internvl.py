@@ -20,6 +20,7 @@ from lvlm_prune.adapters.base import Adapter, pixel_fingerprint
 from lvlm_prune.adapters.encoded import Grouping, ImageGroup, frames, map_tokens
 from lvlm_prune.errors import PlaceholderMismatchError, UnsupportedModelError
 from lvlm_prune.methods.contract import EncoderShape
+from lvlm_prune.progressive import TileSize
 from lvlm_prune.readings import AttentionReader
 from lvlm_prune.signals import Signals, row_norms
 
@@ -29,6 +30,7 @@ class InternVLAdapter(Adapter):
 
     model_types = ("internvl",)
     covers = "InternVL 2.5, 3 and 3.5, tiles"
+    tiles = True
     vision_layers = "model.vision_tower.encoder.layer"
     attention = "attention"
     projector = "model.multi_modal_projector"
@@ -73,6 +75,24 @@ class InternVLAdapter(Adapter):
         means = grouped.mean(dim=2).reshape(*grouped.shape[:2], *values.shape[2:])
         return means.movedim(1, axis)
 
+    def unit_of(self, patches: int) -> Tensor:
+        """Visual token of each patch, `[P]`."""
+        numbers = torch.arange(patches, dtype=torch.float32)[None, :, None]
+        grouped = self._shuffled(numbers)[0, :, :, 0].long()
+        tokens = torch.arange(len(grouped)).unsqueeze(1).expand_as(grouped)
+        return torch.empty(patches, dtype=torch.int64).scatter(
+            0, grouped.flatten(), tokens.flatten()
+        )
+
+    def tile_sizes(self, arguments: Mapping[str, Any], modality: str) -> list[list[TileSize]]:
+        """See `Adapter.tile_sizes`."""
+        config = self.model.config
+        height, width = config.vision_config.image_size
+        patch = config.vision_config.patch_size
+        n = round((height // patch[0]) * (width // patch[1]) * config.downsample_ratio**2)
+        tiles = len(arguments["pixel_values"])
+        return [[TileSize(n, n)] * count for count in self._tile_counts(arguments, n, tiles)]
+
     def _tile_signals(
         self, outputs: ModelOutput, reader: AttentionReader, threshold: float | None
     ) -> Signals:
@@ -81,7 +101,7 @@ class InternVLAdapter(Adapter):
         hidden = outputs.last_hidden_state if layer == -1 else outputs.hidden_states[layer]
         patches = hidden[:, 1:]
         norms = row_norms(patches)
-        axes = {"cls": 3, "received": 2, "joint": 1, "keys": 2, "sinks_given": 2}
+        axes = {"cls": 3, "received": 2, "joint": 1, "keys": 2, "sinks_given": 2, "progress": 1}
         read = reader.signals(norms, threshold)
         features = outputs.pooler_output
         side = int(features.shape[1] ** 0.5)

@@ -18,6 +18,7 @@ from lvlm_prune.adapters.base import Adapter, Shrink, pixel_fingerprint
 from lvlm_prune.adapters.encoded import ImageGroup, whole
 from lvlm_prune.errors import UnsupportedModelError
 from lvlm_prune.methods.contract import EncoderShape
+from lvlm_prune.progressive import TileSize
 from lvlm_prune.readings import AttentionReader
 from lvlm_prune.signals import Signals, row_norms
 
@@ -47,12 +48,16 @@ class LlavaAdapter(Adapter):
     def _check_variant(self) -> None:
         """Only patches may be visual tokens."""
         strategy = self.model.config.vision_feature_select_strategy
-        has_cls = self.encoders[self.model.config.vision_config.model_type]
-        wanted = "default" if has_cls else "full"
-        if strategy != wanted:
+        if self.encoders[self.model.config.vision_config.model_type]:
+            if strategy != "default":
+                raise UnsupportedModelError(
+                    f"vision_feature_select_strategy={strategy!r} makes the CLS token a visual "
+                    "token, which no method here was written for; supported: 'default'"
+                )
+        elif strategy != "full":
             raise UnsupportedModelError(
-                f"vision_feature_select_strategy={strategy!r} with this encoder does not make "
-                f"exactly the patches visual tokens; supported: {wanted!r}"
+                f"vision_feature_select_strategy={strategy!r} cuts off the first patch of an "
+                "encoder without CLS token; supported: 'full'"
             )
 
     def _encoder_shape(self) -> EncoderShape:
@@ -78,6 +83,11 @@ class LlavaAdapter(Adapter):
         vision = self.model.config.vision_config
         side = vision.image_size // vision.patch_size
         return side, side
+
+    def tile_sizes(self, arguments: Mapping[str, Any], modality: str) -> list[list[TileSize]]:
+        """See `Adapter.tile_sizes`."""
+        h, w = self._tile_grid()
+        return [[TileSize(h * w, h * w)]] * len(arguments["pixel_values"])
 
     def project(self, hidden: Tensor) -> Tensor:
         """Project encoder rows, `[n, d]` to `[n, D]`."""

@@ -24,6 +24,7 @@ from transformers.utils import ModelOutput
 from lvlm_prune.adapters.base import pixel_fingerprint
 from lvlm_prune.adapters.encoded import Grouping, ImageGroup, Part, frames, map_tokens
 from lvlm_prune.adapters.llava import LlavaAdapter
+from lvlm_prune.progressive import TileSize
 from lvlm_prune.readings import AttentionReader
 from lvlm_prune.signals import Signals
 
@@ -33,6 +34,7 @@ class LlavaNextAdapter(LlavaAdapter):
 
     model_types = ("llava_next",)
     covers = "LLaVA-NeXT (1.6), tiles"
+    tiles = True
     resizes = False
 
     def grid(self) -> tuple[int, int] | None:
@@ -54,6 +56,11 @@ class LlavaNextAdapter(LlavaAdapter):
             return packed[0]
 
         return pack
+
+    def tile_sizes(self, arguments: Mapping[str, Any], modality: str) -> list[list[TileSize]]:
+        """See `Adapter.tile_sizes`; padding counts, for it is cut off after the encoder."""
+        h, w = self._tile_grid()
+        return [[TileSize(h * w, h * w)] * count for count in self._tile_counts(arguments)]
 
     def _tile_counts(self, arguments: Mapping[str, Any]) -> list[int]:
         """Tiles of each image, the base tile included."""
@@ -181,6 +188,14 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
             group = ImageGroup([video], signals, parts, parts, rows, features[None])
             grouping.add("video", group)
         return grouping.groups()
+
+    def tile_sizes(self, arguments: Mapping[str, Any], modality: str) -> list[list[TileSize]]:
+        """See `Adapter.tile_sizes`; a frame has four patches a token."""
+        if modality == "image":
+            return super().tile_sizes(arguments, modality)
+        h, w = self._tile_grid()
+        videos, count = arguments["pixel_values_videos"].shape[:2]
+        return [[TileSize(h * w, -(-h // 2) * -(-w // 2))] * count] * videos
 
     def _pooled(self, values: Tensor) -> Tensor:
         """Pool the frames of a video, `[t, N, C]` to `[t * n, C]`."""

@@ -25,11 +25,12 @@ from lvlm_prune.adapters.base import Adapter, Shrink, pixel_fingerprint
 from lvlm_prune.adapters.encoded import Grouping, ImageGroup, frames
 from lvlm_prune.errors import UnsupportedModelError
 from lvlm_prune.methods.contract import EncoderShape
+from lvlm_prune.progressive import TileSize
 from lvlm_prune.readings import AttentionReader
 from lvlm_prune.signals import Signals, row_norms
 from lvlm_prune.splice import positions_of
 
-AXES = {"received": 2, "keys": 2, "sinks_given": 2}
+AXES = {"received": 2, "keys": 2, "sinks_given": 2, "progress": 1}
 
 
 class QwenVLAdapter(Adapter):
@@ -122,6 +123,17 @@ class QwenVLAdapter(Adapter):
             grouping.add(tuple(thw), ImageGroup([image], signals, parts, parts, deepstack=layers))
             start, first = start + n, first + n * unit
         return grouping.groups()
+
+    def unit_of(self, patches: int) -> Tensor:
+        """Visual token of each patch, `[P]`."""
+        return torch.arange(patches) // self._merge**2
+
+    def tile_sizes(self, arguments: Mapping[str, Any], modality: str) -> list[list[TileSize]]:
+        """See `Adapter.tile_sizes`: the frames of each image or video."""
+        return [
+            [TileSize(h * w // self._merge**2, h * w // self._merge**2)] * t
+            for t, h, w in arguments[f"{modality}_grid_thw"].tolist()
+        ]
 
     def _raster_order(self, grids: Tensor) -> Tensor:
         """Place of each raster-ordered token in the encoder's sequence, `[sum n]`."""

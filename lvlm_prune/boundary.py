@@ -19,6 +19,7 @@ from lvlm_prune.cache_columns import CacheColumns, carries_columns, columns_in
 from lvlm_prune.config import PruneConfig
 from lvlm_prune.errors import NothingDroppedError
 from lvlm_prune.methods import method_named
+from lvlm_prune.progressive import EncoderBudget
 from lvlm_prune.question import ClipEmbedder, with_question
 from lvlm_prune.ragged import encoder_output
 from lvlm_prune.report import PruneReport, clock_ms, peak_mib
@@ -99,6 +100,13 @@ class BoundaryStage:
             return None
         return lambda grid: smaller(grid, tokens_to_keep(self.config.keep, grid[0] * grid[1]))
 
+    @property
+    def encoder_budget(self) -> EncoderBudget | None:
+        """What the method drops inside the encoder, or None if it does not."""
+        if self.method.step is None:
+            return None
+        return EncoderBudget(self.method.step, self.config.keep, self.config.per)
+
     def has_images(self, arguments: Mapping[str, Any]) -> bool:
         """Whether a call brings pixels to encode."""
         return bool(self.adapter.modalities(arguments))
@@ -107,7 +115,12 @@ class BoundaryStage:
         """Run the vision encoder once and read the method's signals."""
         with self.adapter.taps(self.request):
             encoded = self.adapter.encode(
-                arguments, self.request, modality, self.shrink, self.config.sink_threshold
+                arguments,
+                self.request,
+                modality,
+                self.shrink,
+                self.config.sink_threshold,
+                self.encoder_budget,
             )
         if not self.request.text and not self.request.clip:
             return encoded

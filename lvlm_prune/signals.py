@@ -26,6 +26,7 @@ class SignalRequest:
         sinks_layer: layer where the attention that ViT sink tokens give is read, or None.
         sinks_ratio: for it, sinks are tokens that receive this many times the mean attention;
             None takes the ViT sinks by norm.
+        progressive: layers that a method which drops units inside the encoder takes part in.
         text: whether the embeddings of the prompt's text tokens are needed.
         clip: whether CLIP embeddings of patches and question are needed.
         fingerprint: whether a number that depends on the image's pixels alone is needed.
@@ -38,6 +39,7 @@ class SignalRequest:
     keys_layer: int | None = None
     sinks_layer: int | None = None
     sinks_ratio: float | None = None
+    progressive: tuple[int, ...] = ()
     text: bool = False
     clip: bool = False
     fingerprint: bool = False
@@ -47,7 +49,7 @@ class SignalRequest:
         """The encoder layers that need a tap, ascending."""
         single = (self.joint_layer, self.keys_layer, self.sinks_layer)
         named = {layer for layer in single if layer is not None}
-        return tuple(sorted({*self.cls_layers, *self.received_layers, *named}))
+        return tuple(sorted({*self.cls_layers, *self.received_layers, *self.progressive, *named}))
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Signals:
         joint: CLS row over the full width, `[I, N]` float32, or None.
         keys: keys of the patches, `[I, H, N, d_head]`, or None.
         sinks_given: mean attention that sink tokens give, `[I, H, N]` float32, or None.
+        progress: scores of units that were dropped step by step inside the encoder, `[I, N]`
+            float32, those of survivors above all others, or None.
         text: for each image, embeddings of the text tokens it is asked about with, `[T, D]`, or
             None.
         clip_image: CLIP embeddings of the tokens, `[I, N, e]` float32, or None.
@@ -84,6 +88,7 @@ class Signals:
     joint: Tensor | None = None
     keys: Tensor | None = None
     sinks_given: Tensor | None = None
+    progress: Tensor | None = None
     text: list[Tensor] | None = None
     clip_image: Tensor | None = None
     clip_text: list[Tensor] | None = None
@@ -135,6 +140,7 @@ class Signals:
             joint=of(self.joint, 1),
             keys=of(self.keys, 2),
             sinks_given=of(self.sinks_given, 2),
+            progress=of(self.progress, 1),
             text=self.text,
             clip_image=of(self.clip_image, 1),
             clip_text=self.clip_text,

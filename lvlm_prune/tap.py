@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 TAP_NAME = "lvlm_prune_tap"
-Recorder = Callable[[Tensor, Tensor, Tensor, float], None]
+Recorder = Callable[[Tensor, Tensor, Tensor, float], Tensor | None]
 
 _recorders: ContextVar[Mapping[int, Recorder]] = ContextVar("lvlm_prune_recorders")
 _lock = Lock()
@@ -61,7 +61,8 @@ def recording(recorders: Mapping[nn.Module, Recorder]) -> Iterator[None]:
 
     Args:
         recorders: one function for each module; tensors are `[I, H, T, d]`, detached. Sequences
-            that are packed into one call of a flash kernel are shown one by one.
+            that are packed into one call of a flash kernel are shown one by one. A recorder may
+            return the keys that take part, `[I, T]` bool; the others are then masked, under SDPA.
     """
     token = _recorders.set({id(module): recorder for module, recorder in recorders.items()})
     try:
@@ -80,10 +81,11 @@ def _tapped_attention(
         scale = query.shape[-1] ** -0.5 if scale is None else scale
         borders = kwargs.get("cu_seq_lens_q")
         lengths = [query.shape[2]] if borders is None else borders.diff().tolist()
+        packed = list(zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True))
         with torch.no_grad():
-            packed = [tensor.detach().split(lengths, dim=2) for tensor in (query, key, value)]
-            for sequence in zip(*packed, strict=True):
-                recorder(*sequence, scale)
+            masks = [recorder(*(x.detach() for x in sequence), scale) for sequence in packed]
+        if any(mask is not None for mask in masks):
+            return _masked_attention(module, packed, masks, scale), None
     config: Any = module.config
     # Eager attention is no registered function: each modeling file has its own.
     eager = sys.modules[type(module).__module__].eager_attention_forward
@@ -91,3 +93,24 @@ def _tapped_attention(
         config._lvlm_prune_base._attn_implementation, eager
     )
     return base(module, query, key, value, attention_mask, **kwargs)
+
+
+def _masked_attention(
+    module: nn.Module,
+    packed: list[tuple[Tensor, ...]],
+    masks: list[Tensor | None],
+    scale: float,
+) -> Tensor:
+    """Attention of sequences to some of their keys, `[I, T, H, d]`."""
+    sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    rows = [
+        sdpa(
+            module,
+            *sequence,
+            None if mask is None else mask[:, None, None],
+            scaling=scale,
+            is_causal=False,
+        )[0]
+        for sequence, mask in zip(packed, masks, strict=True)
+    ]
+    return torch.cat(rows, dim=1)

@@ -99,7 +99,7 @@ def text_model() -> LlamaForCausalLM:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (text_model(), r"no adapter for LlamaForCausalLM \(model_type 'llama'\); supported: llava"),
+        (text_model(), r"accepts mm_encoder_outputs .*; LlamaForCausalLM is not one"),
         (torch.nn.Linear(2, 2), "Linear is not a transformers model"),
         (tiny_llava().model, "language-modelling head .* LlavaModel is not one, pass the whole"),
     ],
@@ -113,7 +113,8 @@ def test_unsupported_models(model, message):
     ("path", "value", "message"),
     [
         ("vision_feature_select_strategy", "full", "'full' makes the CLS token a visual token"),
-        ("vision_config.model_type", "siglip_vision_model", "'siglip_vision_model' encoder is not"),
+        ("vision_config.model_type", "siglip_vision_model", "cuts off the first patch of an encoder"),
+        ("vision_config.model_type", "pixtral", "'pixtral' encoder is not supported"),
     ],
 )
 def test_unsupported_variants(path, value, message):

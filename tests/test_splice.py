@@ -34,7 +34,7 @@ def test_every_tensor_equals_a_loop(layouts, padding):
         "position_ids": torch.arange(ids.shape[1]).expand_as(ids),
     }
     rows = [ImageRows(index, torch.randn(len(index), 4), TOKENS) for index in kept]
-    short, plan = splice(columns_of, rows, IMAGE_TOKEN)
+    short, plan = splice(columns_of, [(IMAGE_TOKEN, rows)])
     image, expected = 0, []
     for prompt in range(ids.shape[0]):
         seen, columns = 0, []
@@ -67,7 +67,7 @@ def test_nothing_dropped_returns_the_prompt_itself():
     inputs = prompts("tit", "ttt")
     pixels = inputs.pop("pixel_values")
     rows = [ImageRows(torch.arange(TOKENS), pixels[0, 0, :TOKENS], TOKENS)]
-    short, plan = splice(inputs, rows, IMAGE_TOKEN)
+    short, plan = splice(inputs, [(IMAGE_TOKEN, rows)])
     assert set(short) == set(inputs)
     assert all(short[name] is inputs[name] for name in inputs)
     assert plan.dropped == 0
@@ -77,6 +77,6 @@ def test_features_are_joined_by_prompt():
     inputs = prompts("titit", "ttt", "tit")
     inputs.pop("pixel_values")
     rows = [ImageRows(torch.arange(2), torch.full((2, 3), float(i)), TOKENS) for i in range(3)]
-    _, plan = splice(inputs, rows, IMAGE_TOKEN)
+    _, plan = splice(inputs, [(IMAGE_TOKEN, rows)])
     joined = plan.by_prompt([row.features for row in rows])
     assert [part[:, 0].tolist() for part in joined] == [[0, 0, 1, 1], [2, 2]]

@@ -56,6 +56,51 @@ class Selection:
     features: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class UnitState:
+    """Units of an encoder's images (visual tokens to be) on their way through its layers.
+
+    Args:
+        cumulative: scores so far, `[I, U]` float32, or None before the first layer.
+        alive: units that take part, `[I, U]` bool.
+    """
+
+    cumulative: Tensor | None
+    alive: Tensor
+
+
+@dataclass(frozen=True)
+class EncoderLayer:
+    """Where a layer stands, for methods that drop units inside the encoder.
+
+    Args:
+        remaining: layers between it and the last cut; 0 at the last cut.
+        keep: units of each image that are to stay, `[I]` int64.
+        has_cls: whether row 0 of a sequence is a CLS token.
+        unit_of: unit of each patch, `[P]` int64.
+    """
+
+    remaining: int
+    keep: Tensor
+    has_cls: bool
+    unit_of: Tensor
+
+
+class Step(Protocol):
+    """What a method does after the attention of an encoder layer has its query, key and value."""
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        layer: EncoderLayer,
+        state: UnitState,
+    ) -> UnitState:
+        """The units that go on, from tensors `[I, H, T, d]`."""
+
+
 class Select(Protocol):
     """The function of a method."""
 
@@ -103,6 +148,7 @@ class Method:
         seeded: whether `select` takes the config's `seed`.
         layout: whether `select` reads the grid; tiles of an image then get their shares of the
             budget one by one, where other methods rank the tokens of all tiles together.
+        step: for methods that drop units inside the encoder; `select` then gets their scores.
         encoder_grid: for methods that shrink the image, the grid to encode; gets the full grid.
     """
 
@@ -116,6 +162,7 @@ class Method:
     drops: bool = True
     seeded: bool = False
     layout: bool = False
+    step: Step | None = None
     encoder_grid: Callable[[tuple[int, int], int], tuple[int, int]] | None = None
 
     def complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
