@@ -48,9 +48,7 @@ def effective_rank(rows: Tensor) -> Tensor:
     # In float64, because the square roots of float32's rounding would pass for singular values.
     rows = rows.detach().double()
     across = rows if rows.shape[1] <= rows.shape[2] else rows.transpose(1, 2)
-    energy = torch.linalg.eigvalsh(row_products(across)).clamp(min=0)
-    energy = energy * (energy > energy.amax(dim=-1, keepdim=True) * 1e-12)
-    values = energy.sqrt()
+    values = torch.linalg.eigvalsh(row_products(across)).clamp(min=0).sqrt()
     share = values / values.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
     return (-torch.xlogy(share, share).sum(dim=-1)).exp().float()
 

@@ -39,6 +39,12 @@ def test_effective_rank_of_known_matrices():
     assert effective_rank(torch.zeros(1, 5, 7)).item() == 1
 
 
+def test_rounding_does_not_pass_for_rank():
+    torch.manual_seed(0)
+    rows = torch.randn(2, 200, 1) @ torch.randn(2, 1, 150)
+    assert (effective_rank(rows) - 1).abs().max() < 1e-2
+
+
 @pytest.mark.parametrize("shape", [(9, 20), (20, 9)])
 def test_effective_rank_is_the_entropy_of_singular_values(shape):
     torch.manual_seed(0)

@@ -40,6 +40,17 @@ def test_golden(path):
     assert order.tolist() == golden["order_float64"].tolist()
 
 
+def test_text_tokens_share_the_weight_of_the_text():
+    signals = random_signals()
+    cover = text_cover(signals.features, signals.text, 0.02)
+    assert cover.shape == (3, 30, 7)
+    for image, pieces in enumerate(signals.text):
+        expected = torch.zeros(7)
+        expected[: len(pieces)] = 1 / len(pieces)
+        assert (cover[image].sum(0) - expected).abs().max() < 1e-6
+    assert (image_cover(signals.hidden, 0.2).sum(1) - 1 / 30).abs().max() < 1e-6
+
+
 def softmax(values: list[float]) -> list[float]:
     powers = torch.tensor(values, dtype=torch.float64).exp()
     return (powers / powers.sum()).tolist()
