@@ -24,7 +24,7 @@ app = typer.Typer(
 
 ModelOption = Annotated[
     str | None,
-    typer.Option(help="Folder or hub name of a model; the bundled trained model if not given."),
+    typer.Option(help="Folder, hub name, or a bundled model; llava-pictogram if not given."),
 ]
 DeviceOption = Annotated[str, typer.Option(help="Torch device, such as cpu or cuda.")]
 SinksOption = Annotated[
@@ -177,33 +177,43 @@ def speed(
 
 
 @app.command()
-def methods() -> None:
-    """List the pruning methods with their sources and options.
+def methods(
+    name: Annotated[str | None, typer.Argument(help="Only this method.")] = None,
+) -> None:
+    """List the pruning methods: what they read, where they run, options and papers.
 
     \b
     Any of these is a value of --method, and of `method` in Python:
       attach(model, method="divprune", keep=64)
+      attach(model, method="visionzip", keep=64, options={"merge": "mean"})
+    \b
+    Examples:
+      lvlm-prune methods
+      lvlm-prune methods visionzip
     """
-    from lvlm_prune.methods import METHODS
+    from lvlm_prune.listings import methods_table
 
-    for name, method in METHODS.items():
-        options = ", ".join(f"{key}={value}" for key, value in method.options.items())
-        typer.echo(f"{name:<11} {method.summary}")
-        typer.echo(f"{'':<11} {method.source}" + (f"; options: {options}" if options else ""))
+    typer.echo(methods_table(name))
 
 
 @app.command()
-def models() -> None:
-    """List the model families that can be pruned.
+def models(
+    every: Annotated[
+        bool,
+        typer.Option("--all", help="Every class of the installed transformers that can be pruned."),
+    ] = False,
+) -> None:
+    """List the model families, their signals, and what does not work there.
 
     \b
     A model of such a family is a value of --model, as a folder or a hub name:
       lvlm-prune run photo.jpg "What is this?" --model llava-hf/llava-1.5-7b-hf
+    Any other class that takes encoder outputs is pruned by its features alone:
+      lvlm-prune models --all
     """
-    from lvlm_prune.adapters import FAMILIES
+    from lvlm_prune.listings import classes_table, models_table
 
-    for family in FAMILIES:
-        typer.echo(f"{family.model_type:<11} {family.covers}")
+    typer.echo(classes_table() if every else models_table())
 
 
 def _keep(text: str) -> int | float:

@@ -49,7 +49,7 @@ def check_method(
         ValueError: settings that do not go together.
     """
     if isinstance(adapter, GenericAdapter) and reads_attention(method, options):
-        working = [name for name, other in METHODS.items() if _works_on_features(other)]
+        working = [name for name, other in METHODS.items() if works_on_features(other)]
         raise MissingSignalError(
             f"method {method.name!r} reads the encoder's attention, which is known only for the "
             "families of `lvlm-prune models`; methods that work on features alone: "
@@ -103,6 +103,6 @@ def _check_sinks(
         )
 
 
-def _works_on_features(method: Method) -> bool:
+def works_on_features(method: Method) -> bool:
     """Whether a method runs on a model without a family."""
     return not reads_attention(method) and method.encoder_grid is None

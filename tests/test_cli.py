@@ -76,8 +76,21 @@ def test_methods_lists_every_method():
         assert method.source in output
 
 
-def test_models_lists_llava():
-    assert "llava" in CliRunner().invoke(app, ["models"]).output
+def test_methods_shows_one_of_them(monkeypatch, capsys):
+    output = CliRunner().invoke(app, ["methods", "visionzip"]).output
+    assert "contextual_share=" in output
+    assert METHODS["divprune"].source not in output
+    code, error = call(monkeypatch, capsys, "methods", "visionzipp")
+    assert code == 1
+    assert "did you mean 'visionzip'" in error
+
+
+def test_models_lists_families_and_all_classes():
+    families = CliRunner().invoke(app, ["models"]).output
+    assert re.search(r"^llava_next +CLS row", families, re.MULTILINE)
+    classes = CliRunner().invoke(app, ["models", "--all"]).output
+    assert re.search(r"^LlavaForConditionalGeneration +llava +family$", classes, re.MULTILINE)
+    assert re.search(r"^Gemma3ForCond\w+ +gemma3 +features$", classes, re.MULTILINE)
 
 
 @pytest.mark.parametrize("method", ["visionzip", "divprune", "grid"])
