@@ -98,7 +98,9 @@ def _group_rows(
     signals, n = group.signals, group.candidates
     budgets = part_budgets(group, method, config)
     passive = config.sinks in ("ignore", "keep", "query")
-    if sum(keep for _, keep in budgets) == n and passive:
+    # A number of tokens is meant exactly: newline tokens are beyond it.
+    everything = isinstance(config.keep, float) or group.total == n
+    if sum(keep for _, keep in budgets) == n and passive and everything:
         return [None] * len(group.images)
     if config.sinks == "query":
         signals = asked_by_sinks(signals)
