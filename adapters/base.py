@@ -37,10 +37,10 @@ class Adapter(ABC):
     vision_layers: ClassVar[str]  # path from the top model to the encoder's layers
     attention: ClassVar[str]  # attention module inside a layer
     projector: ClassVar[str]  # path to the projector
-    pixels: ClassVar[Mapping[str, str]] = {"image": "pixel_values"}  # by modality
+    pixels: Mapping[str, str] = {"image": "pixel_values"}  # by modality
     tiles: ClassVar[bool] = False  # whether an image may be cut into tiles
     resizes: ClassVar[bool] = False  # whether images can be encoded at another grid
-    counts_positions: ClassVar[bool] = True  # whether rotary positions are a plain count
+    counts_positions: bool = True  # whether rotary positions are a plain count
 
     def __init__(self, model: nn.Module) -> None:
         self.model: Any = model

@@ -137,7 +137,7 @@ class GenericAdapter(Adapter):
         return grouping.groups()
 
     def _entries(
-        self, outputs: ModelOutput, ids: Tensor | None, pixels: Tensor, modality: str
+        self, outputs: Any, ids: Tensor | None, pixels: Tensor, modality: str
     ) -> list[Tensor]:
         """Features of each image or tile, `[N, D]`.
 

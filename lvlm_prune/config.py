@@ -39,6 +39,8 @@ class PruneConfig:
             each `tile` (or frame), as papers on LLaVA-NeXT do.
         order: `raster`, or `sinks_first`: the ViT sinks among the kept tokens take the first places
             of their image.
+        received_rows: query rows that received attention is estimated from, evenly spaced, which
+            is faster on encoders without CLS token; None takes all of them (exact).
     """
 
     method: str = "visionzip"
@@ -50,6 +52,7 @@ class PruneConfig:
     seed: int = 0
     per: str = "image"
     order: str = "raster"
+    received_rows: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keep", check_keep(self.keep))
@@ -67,6 +70,7 @@ class PruneConfig:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise TypeError(f"seed must be an int, got {self.seed!r}")
         self._check_sink_threshold()
+        _check_rows(self.received_rows)
 
     def __hash__(self) -> int:
         return hash(json.dumps(self.to_dict(), sort_keys=True, default=str))
@@ -115,6 +119,14 @@ class PruneConfig:
         values = json.loads((Path(folder) / FILE_NAME).read_text(encoding="utf-8"))
         values.pop("lvlm_prune_version", None)
         return cls.from_dict(values)
+
+
+def _check_rows(rows: object) -> None:
+    """A number of query rows is an int of at least 1."""
+    if rows is None:
+        return
+    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+        raise ValueError(f"received_rows must be a positive int or None (all rows), got {rows!r}")
 
 
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -32,6 +32,8 @@ def requested(
     if config.sinks == "query":
         layer = adapter.shape.global_layer(adapter.shape.feature_layer)
         request = replace(request, sinks_layer=layer, sinks_ratio=None)
+    if config.received_rows is not None:
+        request = replace(request, received_rows=config.received_rows)
     return request
 
 
@@ -63,6 +65,11 @@ def check_method(
         )
     _check_sinks(adapter, method, options, config)
     request = method.request(adapter.shape, options)
+    if config.received_rows is not None and not request.received_layers:
+        raise ValueError(
+            f"received_rows={config.received_rows} has no effect: method {method.name!r} reads no "
+            f"received attention of {name}; leave it out"
+        )
     if request.clip and clip is None:
         raise MissingSignalError(
             f"method {method.name!r} compares patches with the question by CLIP; pass "
