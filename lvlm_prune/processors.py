@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-# Some processors have an image processor for videos under another name, others have none at all.
+# The slot that stays empty without torchvision.
 VIDEO = "video_processor"
 
 
@@ -30,7 +30,7 @@ def load_processor(source: str | Path) -> Any:
 
     Raises:
         OSError: no such folder or name, or missing files.
-        ValueError: files that describe no processor.
+        ValueError: files that describe no processor, or what can be neither folder nor name.
     """
     from transformers import AutoProcessor
 
@@ -43,7 +43,7 @@ def load_processor(source: str | Path) -> Any:
 
 
 @cache
-def image_only(processor_class: type) -> type:
+def image_only(processor_class: Any) -> Any:
     """Return a processor class that works without its video processor.
 
     Its objects save and print under the name of `processor_class`.
@@ -52,7 +52,7 @@ def image_only(processor_class: type) -> type:
         processor_class: a transformers processor with a video processor among its arguments.
     """
 
-    class ImageOnly(processor_class):  # type: ignore[misc]
+    class ImageOnly(processor_class):
         """The processor for images and text."""
 
         def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
@@ -114,9 +114,8 @@ def _load_image_only(processor_class: Any, source: str | Path) -> Any:
     options = {name: value for name, value in description.items() if name not in parts}
     tokenizer = AutoTokenizer.from_pretrained(source)
     options.setdefault("chat_template", tokenizer.chat_template)
-    processor = image_only(processor_class)(
+    return image_only(processor_class)(
         image_processor=AutoImageProcessor.from_pretrained(source, backend="pil"),
         tokenizer=tokenizer,
         **options,
     )
-    return processor
