@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 TAP_NAME = "lvlm_prune_tap"
+# Encoders that pack images look for "flash" in the name before they pass where sequences end.
+FLASH_TAP_NAME = "lvlm_prune_flash_tap"
 Recorder = Callable[[Tensor, Tensor, Tensor, float], Tensor | None]
 
 _recorders: ContextVar[Mapping[int, Recorder]] = ContextVar("lvlm_prune_recorders")
@@ -33,15 +35,17 @@ def install_tap(module: nn.Module) -> None:
         module: a transformers attention module, with `config` and the attention interface.
     """
     with _lock:
-        if TAP_NAME not in ALL_ATTENTION_FUNCTIONS:
-            ALL_ATTENTION_FUNCTIONS.register(TAP_NAME, _tapped_attention)
+        for name in (TAP_NAME, FLASH_TAP_NAME):
+            if name not in ALL_ATTENTION_FUNCTIONS:
+                ALL_ATTENTION_FUNCTIONS.register(name, _tapped_attention)
         config: Any = module.config
-        if config._attn_implementation != TAP_NAME:
+        if not hasattr(config, "_lvlm_prune_base"):
+            flash = "flash" in (config._attn_implementation or "")
             tapped = copy.copy(config)
             tapped._lvlm_prune_base = config
             tapped._lvlm_prune_users = 0
             # The public setter would reach into sub-configs that the copy shares.
-            tapped._attn_implementation_internal = TAP_NAME
+            tapped._attn_implementation_internal = FLASH_TAP_NAME if flash else TAP_NAME
             module.config = tapped
         module.config._lvlm_prune_users += 1  # type: ignore[operator, union-attr]
 
@@ -86,13 +90,14 @@ def _tapped_attention(
             masks = [recorder(*(x.detach() for x in sequence), scale) for sequence in packed]
         if any(mask is not None for mask in masks):
             return _masked_attention(module, packed, masks, scale), None
+    # Flash attention reads its kernel's name off the module, and other threads use this one.
+    plain = copy.copy(module)
     config: Any = module.config
+    plain.config = config._lvlm_prune_base
     # Eager attention is no registered function: each modeling file has its own.
     eager = sys.modules[type(module).__module__].eager_attention_forward
-    base = ALL_ATTENTION_FUNCTIONS.get_interface(
-        config._lvlm_prune_base._attn_implementation, eager
-    )
-    return base(module, query, key, value, attention_mask, **kwargs)
+    base = ALL_ATTENTION_FUNCTIONS.get_interface(plain.config._attn_implementation, eager)
+    return base(plain, query, key, value, attention_mask, **kwargs)
 
 
 def _masked_attention(

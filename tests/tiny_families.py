@@ -59,6 +59,7 @@ def finished(model, seed: int):
 def built(name: str, config, attention: str, seed: int = 0):
     """A model of a class of transformers."""
     config._attn_implementation = attention
+    torch.manual_seed(seed)
     return finished(
         getattr(transformers, name)._from_config(config, attn_implementation=attention), seed
     )
