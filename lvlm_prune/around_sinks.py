@@ -80,20 +80,29 @@ def rows_around_sinks(
         keep: budget K of each image; 0 for a tile that gets none.
         policy: `keep`, `drop` or `only`.
         select: the method on some tokens.
+    """
+    return [
+        _around(signals.images([number]), marks.nonzero()[:, 0], keep, policy, select)
+        for number, marks in enumerate(sinks)
+    ]
+
+
+def check_some_sinks(images: Sequence[int], sinks: Tensor) -> None:
+    """Refuse to keep nothing but sinks where an image has none.
+
+    Args:
+        images: numbers of the images.
+        sinks: `[I, N]` bool, of whole images, not of their tiles.
 
     Raises:
-        NoSinksError: only sinks are to stay and an image has none.
+        NoSinksError: an image has no sink.
     """
-    rows = []
-    for number in range(sinks.shape[0]):
-        held = sinks[number].nonzero()[:, 0]
-        if policy == "only" and not len(held):
+    for image, marks in zip(images, sinks, strict=True):
+        if not bool(marks.any()):
             raise NoSinksError(
-                f"sinks='only' but image {number} has no ViT sink token; lower sink_threshold or "
+                f"sinks='only' but image {image} has no ViT sink token; lower sink_threshold or "
                 "use another policy (ignore, keep, drop)"
             )
-        rows.append(_around(signals.images([number]), held, keep, policy, select))
-    return rows
 
 
 def _around(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lvlm_prune.adapters import Encoded, ImageGroup, Part
-from lvlm_prune.around_sinks import Rows, rows_around_sinks
+from lvlm_prune.around_sinks import Rows, check_some_sinks, rows_around_sinks
 from lvlm_prune.budget import split_budget, tokens_to_keep
 from lvlm_prune.config import PruneConfig
 from lvlm_prune.methods import Method, Selection
@@ -104,6 +104,8 @@ def _group_rows(
         return [None] * len(group.images)
     if config.sinks == "query":
         signals = asked_by_sinks(signals)
+    if config.sinks == "only" and sinks is not None:
+        check_some_sinks(group.images, sinks)
     found: list[list[Rows]] = [[] for _ in group.images]
     for part, keep in budgets:
         own = signals if part is None else _part_signals(signals, part)

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from tiny_families import FAMILIES
 from tiny_models import TOKENS, prompts, tiny_llava
 
-from lvlm_prune import attach
+from lvlm_prune import attach, prune_inputs
 from lvlm_prune.errors import MissingSignalError, NoSinksError
 from lvlm_prune.methods import METHODS
 from lvlm_prune.sinks import vit_sinks
@@ -125,3 +126,68 @@ def test_drop_gives_way_when_the_budget_needs_sinks(llava_sdpa):
     ) as handle:
         llava_sdpa(**inputs)
     assert len(handle.report.kept[0]) == TOKENS
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_query_lets_sinks_ask_in_place_of_cls(name):
+    """The scores are the attention that the marked tokens give, by the adapter's own signal."""
+    family = FAMILIES[name]
+    model, inputs = family.model(), family.prompts("tit", "titit")
+    with attach(model, method="cls", keep=4, sinks="query") as handle:
+        model(**inputs)
+        scores, kept = handle.report.scores, handle.report.kept
+        encoded = handle.stage.encode(inputs)
+    with attach(model, method="cls", keep=4) as handle:
+        model(**inputs)
+        plain = handle.report.scores
+    for group in encoded.groups:
+        given = group.signals.sinks_given.mean(dim=1)
+        for number, image in enumerate(group.images):
+            assert torch.equal(scores[image][group.placeholders], given[number])
+            best = given[number].argsort(descending=True, stable=True)[:4].sort().values
+            assert torch.equal(kept[image], group.placeholders[best])
+            if name in ("llava", "llava_next", "internvl"):
+                assert not torch.allclose(scores[image], plain[image])
+
+
+def test_query_needs_a_method_that_reads_attention():
+    with pytest.raises(MissingSignalError, match="ranks by no attention that sinks='query'"):
+        attach(tiny_llava(), method="divprune", keep=4, sinks="query")
+
+
+@pytest.mark.parametrize("keep", [6, 1.0])
+@torch.no_grad()
+def test_sinks_first_reorders_features_and_nothing_else(llava_sdpa, keep):
+    inputs = prompts("tit")
+    threshold = float(hidden_norms(llava_sdpa, inputs).sort().values[0, -3])
+    settings = {"method": "cls", "keep": keep, "sinks": "keep", "sink_threshold": threshold}
+    plain, plan = prune_inputs(llava_sdpa, inputs, **settings)
+    moved, same = prune_inputs(llava_sdpa, inputs, **settings, order="sinks_first")
+    assert torch.equal(plan.kept[0], same.kept[0])
+    assert torch.equal(plan.index, same.index)
+    sinks = vit_sinks(hidden_norms(llava_sdpa, inputs), threshold)[0][plan.kept[0]]
+    first = sinks.nonzero()[:, 0].tolist()
+    rest = [place for place in range(len(sinks)) if place not in first]
+    assert first + rest != sorted(first + rest)
+    (before,) = plain["mm_encoder_outputs"]["image"].pooler_output
+    (after,) = moved["mm_encoder_outputs"]["image"].pooler_output
+    assert torch.equal(after, before[first + rest])
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "internvl"])
+def test_sinks_first_needs_single_patches(name):
+    with pytest.raises(MissingSignalError, match="made of several; use order='raster'"):
+        attach(FAMILIES[name].model(), method="cls", keep=4, order="sinks_first")
+
+
+@torch.no_grad()
+def test_only_asks_for_sinks_in_the_image_not_in_each_tile():
+    family = FAMILIES["llava_next"]
+    model, inputs = family.model(), family.prompts("tit")
+    with attach(model, method="holov", keep=9, sinks="keep", sink_threshold=1e-3) as handle:
+        norms = handle.stage.encode(inputs).groups[0].signals.norms[0]
+    threshold = float(norms.sort().values[-2])
+    with attach(model, method="holov", keep=9, sinks="only", sink_threshold=threshold) as handle:
+        model(**inputs)
+        assert len(handle.report.kept[0]) == 1
