@@ -17,8 +17,9 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from lvlm_prune.boundary import BoundaryStage, Rewritten
+from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.cache_columns import carries_columns, mark
+from lvlm_prune.call import Rewritten
 from lvlm_prune.config import PruneConfig
 from lvlm_prune.errors import AlreadyAttachedError, NoReportError
 from lvlm_prune.generation import PrunedGenerate

@@ -7,7 +7,7 @@ encodes, the attention modules that the method reads carry a tap.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lvlm_prune.adapters import Encoded, adapter_for
 from lvlm_prune.budget import tokens_to_keep
-from lvlm_prune.cache_columns import CacheColumns, carries_columns, columns_in
+from lvlm_prune.call import Rewritten, joined, new_call
 from lvlm_prune.config import PruneConfig
 from lvlm_prune.errors import NothingDroppedError
 from lvlm_prune.methods import method_named
@@ -24,53 +24,8 @@ from lvlm_prune.question import ClipEmbedder, with_question
 from lvlm_prune.ragged import encoder_output
 from lvlm_prune.report import PruneReport, clock_ms, peak_mib
 from lvlm_prune.requirements import check_method, requested
-from lvlm_prune.splice import (
-    Plan,
-    gather_columns,
-    image_columns,
-    positions_of,
-    splice,
-)
+from lvlm_prune.splice import Plan, image_columns, splice
 from lvlm_prune.stage import Choice, choose
-
-# Arguments of forward with one column a token, besides input_ids and attention_mask.
-TOKEN_ARGUMENTS = ("position_ids", "labels", "token_type_ids", "mm_token_type_ids")
-
-
-@dataclass(frozen=True)
-class Rewritten:
-    """A call for the stock model.
-
-    Args:
-        arguments: the keyword arguments, shortened.
-        plan: the plan of the new columns.
-        columns: what the cache will hold after the call.
-        report: counts and times, or None for a call without images.
-    """
-
-    arguments: dict[str, Any]
-    plan: Plan
-    columns: CacheColumns
-    report: PruneReport | None
-
-
-@dataclass(frozen=True)
-class Call:
-    """A call on its way to the stock model.
-
-    Args:
-        arguments: its keyword arguments.
-        past: the columns of its cache.
-        mask: mask of the conversation, `[B, past + L]`.
-        delta: next rotary position less the number of real tokens, `[B]`.
-        ids_hold_past: see `BoundaryStage.rewrite`.
-    """
-
-    arguments: Mapping[str, Any]
-    past: CacheColumns
-    mask: Tensor
-    delta: Tensor
-    ids_hold_past: bool
 
 
 class BoundaryStage:
@@ -158,11 +113,8 @@ class BoundaryStage:
                 "pruning finds images by their placeholder ids; pass input_ids with pixel_values, "
                 "not inputs_embeds"
             )
-        past = columns_in(
-            arguments.get("past_key_values"), ids.shape[0], ids.device, self.adapter.past_delta
-        )
-        new, mask, delta = self._new_columns(arguments, past, ids_hold_past)
-        call = Call(arguments, past, mask, delta, ids_hold_past)
+        call, new = new_call(arguments, self.adapter, ids_hold_past)
+        compact = self.config.positions == "compact"
         started = clock_ms(ids.device)
         fresh = {**arguments, **new}
         encoded = {name: self.encode(fresh, name) for name in self.adapter.modalities(arguments)}
@@ -177,9 +129,9 @@ class BoundaryStage:
         ]
         short, plan = splice(new, rows)
         if not encoded:
-            return self._joined(call, short, plan)
+            return joined(call, short, plan, compact)
         call = replace(call, arguments=self._with_features(arguments, encoded, choices, plan))
-        rewritten = self._joined(call, short, plan)
+        rewritten = joined(call, short, plan, compact)
         times = (started, encoded_at, selected_at, clock_ms(ids.device))
         every = [choice for one in choices.values() for choice in one]
         report = self._report(every, plan, times, ids.device)
@@ -207,78 +159,6 @@ class BoundaryStage:
             for argument in self.adapter.encoder_arguments(arguments, name):
                 rest.pop(argument, None)
         return {**rest, "mm_encoder_outputs": outputs}
-
-    def _new_columns(
-        self, arguments: Mapping[str, Any], past: CacheColumns, ids_hold_past: bool
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """The tensors of the columns that are not cached, the mask, and the delta after them."""
-        ids = arguments["input_ids"]
-        count = ids.shape[1] - (past.length if ids_hold_past else 0)
-        if count < 1:
-            raise ValueError(
-                f"input_ids has {ids.shape[1]} columns but the cache already holds {past.length} "
-                "columns of this conversation; pass the whole conversation or only new tokens with "
-                "the whole attention_mask"
-            )
-        mask = arguments.get("attention_mask")
-        if mask is None:
-            mask = ids.new_ones(ids.shape[0], past.length + count)
-        if mask.dim() != 2 or mask.shape[1] != past.length + count:
-            raise ValueError(
-                f"attention_mask has shape {tuple(mask.shape)}; with pruning it must be 2-D and "
-                f"cover the conversation, {past.length} past + {count} new columns"
-            )
-        new = {"input_ids": ids[:, -count:], "attention_mask": mask[:, past.length :]}
-        for name in TOKEN_ARGUMENTS:
-            if arguments.get(name) is not None:
-                value = arguments[name][..., -count:]
-                new[name] = value if value.dim() > 2 else value.expand_as(new["input_ids"])
-        places = self.adapter.positions(arguments, new["input_ids"], mask, past.delta)
-        if places is None:
-            if "position_ids" not in new and past.length:
-                new["position_ids"] = positions_of(mask)[:, past.length :]
-            return new, mask, past.delta
-        positions, delta = places
-        new.setdefault("position_ids", positions)
-        return new, mask, delta
-
-    def _joined(self, call: "Call", short: dict[str, Tensor], plan: Plan) -> Rewritten:
-        """Put the cached columns, in cache order, before the new ones."""
-        past, mask = call.past, call.mask
-        added = torch.where(plan.index >= 0, plan.index + past.length, -1)
-        index = torch.cat([past.index, added], dim=1)
-        columns = CacheColumns(index, past.length + plan.length, call.delta)
-        # Not by width: a row that lost tokens may be padded back to the width it had.
-        changed = plan.dropped or carries_columns(call.arguments.get("past_key_values"))
-        # M-RoPE positions come from grids, which are gone with the pixels.
-        if not changed and short.get("position_ids", mask).dim() == 2:
-            return Rewritten(dict(call.arguments), plan, columns, None)
-        joined = {**call.arguments, **short}
-        held = gather_columns(mask[:, : past.length], past.index)
-        joined["attention_mask"] = torch.cat([held, short["attention_mask"]], dim=1)
-        positions = short["position_ids"]
-        # What cached columns stood at is read no more; generate only wants a column for each.
-        before = gather_columns(positions_of(mask)[:, : past.length], past.index)
-        before = before.expand(*positions.shape[:-1], before.shape[-1])
-        positions = torch.cat([before, positions], dim=-1)
-        if self.config.positions == "compact":
-            positions = positions_of(joined["attention_mask"])
-        elif positions.dim() == 3 and len(positions) == 4:
-            # Row 0 only tells packed sequences apart, so it must have no gaps.
-            positions = torch.cat([positions_of(joined["attention_mask"])[None], positions[1:]])
-        if call.ids_hold_past:
-            ids = gather_columns(call.arguments["input_ids"][:, : past.length], past.index)
-            joined["input_ids"] = torch.cat([ids, short["input_ids"]], dim=1)
-            types = call.arguments.get("mm_token_type_ids")
-            if types is not None and past.length:
-                # generate cuts the new columns off the end by itself
-                joined["mm_token_type_ids"] = torch.cat(
-                    [torch.zeros_like(ids).to(types.dtype), short["mm_token_type_ids"]], dim=1
-                )
-        # `forward` reads the new columns only; `generate` cuts them off the end by itself.
-        count = joined["input_ids"].shape[1]
-        joined["position_ids"] = positions[..., -count:]
-        return Rewritten(joined, plan, columns, None)
 
     def _protected(self, new: dict[str, Tensor], encoded: Encoded, modality: str) -> set[int]:
         """Images whose last placeholder is the last real token of its prompt."""

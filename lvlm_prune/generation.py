@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from transformers.utils import ModelOutput
 
-from lvlm_prune.boundary import BoundaryStage, Rewritten
+from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.cache_columns import carries_columns, mark, unmark
+from lvlm_prune.call import Rewritten
 from lvlm_prune.original_prompt import OriginalPrompt
 from lvlm_prune.report import PruneReport, peak_mib
 
