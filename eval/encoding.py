@@ -1,8 +1,8 @@
 """Encode every image once for all methods that can share an encoder pass.
 
-In: boundary stages of several methods, and pixels. Out: for one stage, its choices for every image,
-made from signals that were read together with those of other methods. Methods that make
-the image smaller, or read other layers of the same signal, get a pass of their own.
+In: boundary stages of several methods, and the questions' images. Out: for one stage, what the
+encoder gave for every image, with the signals that its method asked for and no others. Methods that
+change what the encoder does (smaller images, tokens dropped inside it) get a pass of their own.
 """
 
 from collections.abc import Sequence
@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from lvlm_prune.adapters import Encoded, ImageGroup
+from lvlm_prune.adapters import Encoded
 from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.eval.questions import Questions
-from lvlm_prune.signals import SignalRequest
+from lvlm_prune.signals import SignalRequest, Signals
 from lvlm_prune.sinks import vit_sinks
-from lvlm_prune.stage import Choice
 
 
 @dataclass
@@ -23,105 +22,167 @@ class SharedPass:
     """An encoder pass that several stages share.
 
     Args:
-        request: all signals that they read.
-        grid: grid that the encoder is given, or None for the full one.
+        request: all signals that they read of the encoder.
+        threshold: norm of the ViT sinks whose attention is read.
+        waiting: stages that have not had their turn.
         encoded: the batches of images, once they were encoded.
     """
 
     request: SignalRequest
-    grid: tuple[int, int] | None
+    threshold: float | None
+    waiting: list[BoundaryStage]
     encoded: list[Encoded] | None = None
 
 
 class SharedEncodings:
-    """The encoder passes of a grid of stages; each pass is run when it is first needed."""
+    """The encoder passes of a grid of stages; each is run when it is first needed.
+
+    Args:
+        stages: the stages, each of which gets its turn once.
+        questions: the images.
+        batch_size: images in one batch.
+        sinks: whether `sinks` will be asked for.
+    """
 
     def __init__(
-        self, stages: Sequence[BoundaryStage], questions: Questions, batch_size: int
+        self,
+        stages: Sequence[BoundaryStage],
+        questions: Questions,
+        batch_size: int,
+        sinks: bool = False,
     ) -> None:
         self.questions = questions
         self.batch_size = batch_size
         self.passes: list[SharedPass] = []
+        self.sinks: list[Tensor] | None = None
+        self._wants_sinks = sinks
         for stage in stages:
-            found = self._find(stage)
-            if found is None:
-                self.passes.append(SharedPass(stage.request, stage.encoder_grid))
-            else:
-                found.request = merged(found.request, stage.request)
+            if not changes_encoder(stage):
+                self._announce(stage)
 
-    def choices(self, stage: BoundaryStage) -> tuple[list[Choice], type]:
-        """The choices of a stage for every image, in the order of `Questions.images`.
+    def encoded(self, stage: BoundaryStage) -> list[Encoded]:
+        """What the encoder gave for a stage, in batches of `batch_size` images.
 
         Args:
-            stage: one of the announced stages.
-
-        Returns:
-            One choice for each image, and the class of encoder output that the model takes.
+            stage: one of the announced stages; its pass is let go after the last of them.
         """
-        shared = self._find(stage)
+        if changes_encoder(stage):
+            return [stage.encode(inputs) for inputs in self.questions.batches(self.batch_size)]
+        shared = next((each for each in self.passes if stage in each.waiting), None)
         if shared is None:
-            raise ValueError(f"the stage of method {stage.method.name!r} was not announced")
+            raise ValueError(
+                f"the stage of method {stage.method.name!r} was not announced or had its turn"
+            )
         if shared.encoded is None:
-            device = stage.adapter.model.device
             shared.encoded = [
-                _encode(stage, pixels, shared)
-                for pixels in self.questions.pixel_batches(self.batch_size, device)
+                _encode(stage, shared, inputs) for inputs in self.questions.batches(self.batch_size)
             ]
-        chosen: list[Choice] = []
-        for encoded in shared.encoded:
-            chosen += stage.select(narrowed(encoded, shared.request, stage.request))
-        return chosen, shared.encoded[0].output_type
+        found = [narrowed(each, shared.request, stage.request) for each in shared.encoded]
+        if self._wants_sinks and self.sinks is None:
+            self.sinks = _sinks(shared.encoded)
+        shared.waiting.remove(stage)
+        if not shared.waiting:
+            shared.encoded = None
+        return found
 
-    def sinks(self) -> list[Tensor]:
-        """ViT sinks of every image at full size, `[N]` bool each, by the rule without threshold."""
-        full = next(shared.encoded for shared in self.passes if shared.encoded and not shared.grid)
-        return [
-            row
-            for encoded in full
-            for group in encoded.groups
-            for row in vit_sinks(group.signals.norms)
-        ]
-
-    def _find(self, stage: BoundaryStage) -> SharedPass | None:
-        """The pass that a stage belongs to."""
+    def _announce(self, stage: BoundaryStage) -> None:
+        """Add a stage to the first pass that can serve it."""
+        request = replace(stage.request, text=False, clip=False)
+        threshold = stage.config.sink_threshold if reads_sinks_by_norm(request) else None
         for shared in self.passes:
-            if shared.grid == stage.encoder_grid and compatible(shared.request, stage.request):
-                return shared
-        return None
+            same = shared.threshold == threshold or not (
+                reads_sinks_by_norm(request) and reads_sinks_by_norm(shared.request)
+            )
+            if same and compatible(shared.request, request):
+                if reads_sinks_by_norm(request):
+                    shared.threshold = threshold
+                shared.request = merged(shared.request, request)
+                shared.waiting.append(stage)
+                return
+        self.passes.append(SharedPass(request, threshold, [stage]))
+
+
+def changes_encoder(stage: BoundaryStage) -> bool:
+    """Whether a stage's encoder pass gives other features than the plain one."""
+    return stage.shrink is not None or stage.encoder_budget is not None
+
+
+def reads_sinks_by_norm(request: SignalRequest) -> bool:
+    """Whether a request reads the attention of sinks that are found by their norms."""
+    return request.sinks_layer is not None and request.sinks_ratio is None
 
 
 def compatible(one: SignalRequest, other: SignalRequest) -> bool:
-    """Whether one encoder pass can serve two requests."""
-    names = ("received_layer", "received_rows", "keys_layer")
-    pairs = [(getattr(one, name), getattr(other, name)) for name in names]
+    """Whether one encoder pass can serve two requests.
+
+    Any layers can be read together where a signal keeps them apart; of the others a pass has one.
+    """
+    if one.received_layers and other.received_layers and one.received_rows != other.received_rows:
+        return False
+    pairs = [
+        (one.joint_layer, other.joint_layer),
+        (one.keys_layer, other.keys_layer),
+        (_sinks_asked(one), _sinks_asked(other)),
+    ]
     return all(a == b or a is None or b is None for a, b in pairs)
+
+
+def _sinks_asked(request: SignalRequest) -> tuple[int, float | None] | None:
+    """Layer and ratio of the sinks whose attention is read."""
+    return None if request.sinks_layer is None else (request.sinks_layer, request.sinks_ratio)
 
 
 def merged(one: SignalRequest, other: SignalRequest) -> SignalRequest:
     """The request for the signals of two compatible requests."""
+    received = one if one.received_layers else other
+    sinks = one if one.sinks_layer is not None else other
     return SignalRequest(
         cls_layers=tuple(sorted({*one.cls_layers, *other.cls_layers})),
-        received_layer=one.received_layer if other.received_layer is None else other.received_layer,
-        received_rows=one.received_rows if other.received_rows is None else other.received_rows,
+        received_layers=tuple(sorted({*one.received_layers, *other.received_layers})),
+        received_rows=received.received_rows,
+        joint_layer=one.joint_layer if other.joint_layer is None else other.joint_layer,
         keys_layer=one.keys_layer if other.keys_layer is None else other.keys_layer,
+        sinks_layer=sinks.sinks_layer,
+        sinks_ratio=sinks.sinks_ratio,
         fingerprint=one.fingerprint or other.fingerprint,
     )
 
 
 def narrowed(encoded: Encoded, have: SignalRequest, want: SignalRequest) -> Encoded:
-    """The CLS rows that a method asked for, where more layers were read."""
-    if have.cls_layers == want.cls_layers or not want.cls_layers:
-        return encoded
-    places = [have.cls_layers.index(layer) for layer in want.cls_layers]
-    groups = []
-    for group in encoded.groups:
-        assert group.signals.cls is not None
-        signals = replace(group.signals, cls=group.signals.cls[:, places])
-        groups.append(ImageGroup(group.images, signals))
-    return Encoded(groups, encoded.output_type)
+    """The signals that a method asked for, where more were read."""
+    cls = [have.cls_layers.index(layer) for layer in want.cls_layers]
+    received = [have.received_layers.index(layer) for layer in want.received_layers]
+
+    def own(signals: Signals) -> Signals:
+        return replace(
+            signals,
+            cls=signals.cls[:, cls] if cls and signals.cls is not None else None,
+            received=signals.received[:, received]
+            if received and signals.received is not None
+            else None,
+            joint=None if want.joint_layer is None else signals.joint,
+            keys=None if want.keys_layer is None else signals.keys,
+            sinks_given=None if want.sinks_layer is None else signals.sinks_given,
+            fingerprint=signals.fingerprint if want.fingerprint else None,
+        )
+
+    return encoded.with_signals(lambda group: own(group.signals))
 
 
-def _encode(stage: BoundaryStage, pixels: dict[str, Tensor], shared: SharedPass) -> Encoded:
+def _encode(stage: BoundaryStage, shared: SharedPass, inputs: dict[str, Tensor]) -> Encoded:
     """Run the encoder on some images with the taps of all methods."""
     with stage.adapter.taps(shared.request):
-        return stage.adapter.encode(pixels, shared.request, shared.grid)
+        return stage.adapter.encode(inputs, shared.request, sink_threshold=shared.threshold)
+
+
+def _sinks(batches: Sequence[Encoded]) -> list[Tensor]:
+    """ViT sinks of every image, at its placeholders, `[N]` bool, by the rule without threshold."""
+    found: list[Tensor] = []
+    for encoded in batches:
+        images: dict[int, Tensor] = {}
+        for group in encoded.groups:
+            for image, marked in zip(group.images, vit_sinks(group.signals.norms), strict=True):
+                empty = marked.new_zeros(group.total)
+                images[image] = empty.scatter(0, group.placeholders, marked)
+        found += [images[image] for image in range(len(images))]
+    return found

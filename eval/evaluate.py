@@ -1,10 +1,12 @@
-"""The `eval` command: check the settings, run the grid, write its files.
+"""The `eval` command: check the settings, run a grid for each model, write the files.
 
 In: the command line's values. Out: in the given folder one folder a run, `results.json`,
-`table.md`, `accuracy.png`, `overlays.png` and `budgets.png`; the table's first part on the screen.
+`table.md`, `accuracy.png`, `overlays.png` and `budgets.png`; with several models such a folder for
+each of them, and `table.md` and `results.json` of all. The first part of the table is printed.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,75 +15,148 @@ import transformers
 import typer
 
 from lvlm_prune import __version__
-from lvlm_prune.eval.grid import Grid, grid_configs
+from lvlm_prune.config import PruneConfig
+from lvlm_prune.eval.configs import grid_configs, runnable
+from lvlm_prune.eval.grid import Grid
+from lvlm_prune.eval.models_table import ModelResults, models_table
 from lvlm_prune.eval.pictures import budgets_picture, methods_picture, save_png
 from lvlm_prune.eval.plot import check_plot_extra, plot_accuracy
 from lvlm_prune.eval.prefill import StageTimes
-from lvlm_prune.eval.probe import load_probe
+from lvlm_prune.eval.probe import Probe, load_probe
 from lvlm_prune.eval.results import RunResult, as_json, write_run, write_text
 from lvlm_prune.eval.table import budgets, table_text
-from lvlm_prune.loading import load
+from lvlm_prune.loading import Loaded, load
+from lvlm_prune.methods import METHODS
 
 BENCHMARKS = ("probe",)
 
 
-def evaluate_benchmark(
-    benchmark: str,
-    model: str | None,
-    methods: Sequence[str],
-    keeps: Sequence[int | float],
-    sinks: Sequence[str],
-    plant: bool,
-    pairs: Sequence[str],
-    limit: int | None,
-    batch_size: int,
-    seed: int,
-    out: Path,
-    device: str,
-) -> list[RunResult]:
-    """Run a benchmark and write everything about it.
+@dataclass(frozen=True)
+class EvalSettings:
+    """What to run.
 
     Args:
-        benchmark: its name, `probe`.
-        model: folder or hub name; None is the bundled model.
-        methods: names of methods.
         keeps: budgets.
+        models: folders, hub names or names of bundled models; None is the bundled LLaVA.
+        methods: names of methods; None is every method that a model can run.
+        benchmark: its name, `probe`.
         sinks: ViT sink policies.
-        plant: plant ViT sinks in the bundled model first.
+        per: what a budget counts, `image` or `tile`.
+        order: `raster` or `sinks_first`.
+        plant: plant ViT sinks in the bundled LLaVA first.
         pairs: methods that answer the MME pairs too; the unpruned model always does.
         limit: use only the first images.
         batch_size: questions in one batch.
         seed: seed of methods that draw and of the bootstrap.
-        out: folder for the files; files of an earlier run with the same names are replaced.
         device: torch device.
+    """
+
+    keeps: Sequence[int | float]
+    models: Sequence[str | None] = (None,)
+    methods: Sequence[str] | None = None
+    benchmark: str = "probe"
+    sinks: Sequence[str] = ("ignore",)
+    per: str = "image"
+    order: str = "raster"
+    plant: bool = False
+    pairs: Sequence[str] = ()
+    limit: int | None = None
+    batch_size: int = 64
+    seed: int = 0
+    device: str = "cpu"
+
+
+def evaluate_benchmark(settings: EvalSettings, out: Path) -> list[ModelResults]:
+    """Run a benchmark and write everything about it.
+
+    Args:
+        settings: what to run.
+        out: folder for the files; files of an earlier run with the same names are replaced.
 
     Returns:
-        The runs, the unpruned one first.
+        For each model its runs, the unpruned one first.
 
     Raises:
-        ValueError: an unknown benchmark or a setting that does not fit the model.
+        ValueError: an unknown benchmark or a setting that does not fit a model.
         ImportError: matplotlib is missing.
     """
-    if benchmark not in BENCHMARKS:
-        raise ValueError(f"unknown benchmark {benchmark!r}; known: {', '.join(BENCHMARKS)}")
+    if settings.benchmark not in BENCHMARKS:
+        known = ", ".join(BENCHMARKS)
+        raise ValueError(f"unknown benchmark {settings.benchmark!r}; known: {known}")
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out must name a folder, but {out} is a file")
     check_plot_extra()
     from lvlm_prune.assets import probe_path
 
-    probe = load_probe(probe_path(), limit)
-    configs = grid_configs(methods, keeps, sinks, seed)
-    loaded = load(model, device, plant)
-    grid = Grid(loaded, probe, configs, batch_size, seed, pairs)
+    probe = load_probe(probe_path(), settings.limit)
+    names = list(dict.fromkeys(settings.models))
+    several = len(names) > 1
+    if several:
+        # So that a mistake in the last name is found before the first model runs for minutes.
+        _check_models(settings, names)
+    found = []
+    for name in names:
+        loaded = load(name, settings.device, settings.plant)
+        folder = out / Path(loaded.name).name if several else out
+        found.append(_evaluate(settings, loaded, probe, folder, printing=not several))
+    if several:
+        text = models_table(found)
+        runs = [{**each.about, "runs": [r.to_dict() for r in each.results]} for each in found]
+        write_text(out / "results.json", as_json(runs))
+        write_text(out / "table.md", text)
+        _print(text)
+    typer.echo(f"\nAll runs, pictures and answers: {out}")
+    return found
+
+
+def _check_models(settings: EvalSettings, names: Sequence[str | None]) -> None:
+    """Load every model once and check the settings on it; their folders must differ."""
+    folders: list[str] = []
+    for name in names:
+        loaded = load(name, settings.device, settings.plant)
+        _configs(settings, loaded)
+        folders.append(Path(loaded.name).name)
+    if len(set(folders)) < len(folders):
+        raise ValueError(
+            f"the models would share a folder for their results: {', '.join(folders)}; run those "
+            "of the same name one by one, with another --out each"
+        )
+
+
+def _configs(settings: EvalSettings, loaded: Loaded) -> tuple[list[PruneConfig], dict[str, str]]:
+    """The runs of one model, and the methods that it cannot run with the reasons."""
+    names = list(METHODS) if settings.methods is None else settings.methods
+    configs = grid_configs(
+        names, settings.keeps, settings.sinks, settings.seed, settings.per, settings.order
+    )
+    kept, why = runnable(loaded.model, configs)
+    if settings.methods is not None and why:
+        raise ValueError(f"{loaded.name}: {next(iter(why.values()))}")
+    return kept, why
+
+
+def _evaluate(
+    settings: EvalSettings, loaded: Loaded, probe: Probe, out: Path, printing: bool
+) -> ModelResults:
+    """Run the grid of one model and write its folder."""
+    configs, left_out = _configs(settings, loaded)
+    for reason in left_out.values():
+        typer.echo(f"{loaded.name} without this one: {reason}", err=True)
+    grid = Grid(loaded, probe, configs, settings.batch_size, settings.seed, settings.pairs)
     out.mkdir(parents=True, exist_ok=True)
     results = grid.run()
     base, timing = grid.measure(results)
-    about = {"benchmark": benchmark, **_about(grid), "timing": timing}
+    about = {"benchmark": settings.benchmark, **_about(grid), "timing": timing}
+    about["left_out"] = left_out
     _write(grid, results, base, about, out)
-    first_part = table_text(results, about, base).split("## Every run")[0].strip()
-    typer.echo(first_part.replace("\\*", "*"))
-    typer.echo(f"\nAll runs, pictures and answers: {out}")
-    return results
+    if printing:
+        _print(table_text(results, about, base).split("## Every run")[0])
+    return ModelResults(results, about)
+
+
+def _print(markdown: str) -> None:
+    """Markdown as plain text."""
+    typer.echo(markdown.strip().replace("<br>", " "))
 
 
 def _about(grid: Grid) -> dict[str, Any]:
@@ -114,10 +189,10 @@ def _write(
     found = budgets(results)
     if found:
         middle = found[len(found) // 2]
-        picture = methods_picture(grid.loaded, grid.questions, results, grid.pictured, middle)
+        picture = methods_picture(grid, results, middle)
         save_png(picture, out / "overlays.png")
         label = next((r.label for r in results if r.config.method == "cls"), results[1].label)
-        picture = budgets_picture(grid.loaded, grid.questions, results, grid.pictured, label)
+        picture = budgets_picture(grid, results, label)
         save_png(picture, out / "budgets.png")
     runs = [result.to_dict() for result in results]
     write_text(out / "results.json", as_json({**about, "runs": runs}))

@@ -7,8 +7,10 @@ before the first answer. It writes nothing; `evaluate` does.
 
 import sys
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import mean
+from time import perf_counter
 
 import torch
 from torch import Tensor
@@ -17,42 +19,22 @@ from tqdm import tqdm
 from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.budget import tokens_to_keep
 from lvlm_prune.config import PruneConfig
-from lvlm_prune.eval.answer import answer_all, padded
+from lvlm_prune.eval.answer import answer_all
+from lvlm_prune.eval.chosen import Chosen
 from lvlm_prune.eval.encoding import SharedEncodings
 from lvlm_prune.eval.interval import paired_bootstrap
 from lvlm_prune.eval.prefill import StageTimes, interleaved
 from lvlm_prune.eval.probe import Item, Probe
-from lvlm_prune.eval.questions import prepare
+from lvlm_prune.eval.questions import Asked, prepare
 from lvlm_prune.eval.results import RunResult, SinkCount, score_mme, score_pope
 from lvlm_prune.eval.workers import divided_threads
 from lvlm_prune.loading import Loaded
-from lvlm_prune.methods import METHODS
 from lvlm_prune.stage import Choice
 
 IMAGES_PER_PASS = 32
 PICTURED = 4  # images whose choices are kept for pictures
 TIMED_IMAGES = 8
 TIMED_ROUNDS = 5
-
-
-def grid_configs(
-    methods: Sequence[str], keeps: Sequence[int | float], sinks: Sequence[str], seed: int
-) -> list[PruneConfig]:
-    """One config for each method, budget and sink policy.
-
-    Args:
-        methods: method names; those that drop nothing are the baseline already and are left out.
-        keeps: budgets.
-        sinks: ViT sink policies; methods that rank no tokens know `ignore` only.
-        seed: seed of methods that draw.
-    """
-    return [
-        PruneConfig(method=name, keep=keep, sinks=policy, seed=seed)
-        for name in dict.fromkeys(methods)
-        if METHODS[name].drops
-        for policy in (dict.fromkeys(sinks) if METHODS[name].ranks else ("ignore",))
-        for keep in dict.fromkeys(keeps)
-    ]
 
 
 @dataclass
@@ -93,13 +75,25 @@ class Grid:
         self.loaded, self.probe, self.batch_size, self.seed = loaded, probe, batch_size, seed
         baseline = PruneConfig(method="identity", keep=1.0)
         stages = [BoundaryStage(loaded.model, config) for config in (baseline, *configs)]
-        # 49 and 0.25 can be the same budget; the first one stands for both.
-        self.stages = list({run_key(stage): stage for stage in reversed(stages)}.values())[::-1]
         self.questions = prepare(loaded, probe.items, probe.images, probe.folder)
-        self.encodings = SharedEncodings(self.stages, self.questions, IMAGES_PER_PASS)
-        self.counts_sinks = loaded.planted or any(c.sinks != "ignore" for c in configs)
+        # 49 and 0.25 can be the same budget; the first one stands for both.
+        keys = {run_key(stage, self.questions.totals): stage for stage in reversed(stages)}
+        self.stages = list(keys.values())[::-1]
+        self._check_sizes()
+        counts_sinks = loaded.planted or any(c.sinks != "ignore" for c in configs)
+        self.encodings = SharedEncodings(
+            self.stages, self.questions, IMAGES_PER_PASS, sinks=counts_sinks
+        )
         self.pictured: dict[str, list[Choice]] = {}
         self._said: dict[int, Said] = {}
+
+    @torch.inference_mode()
+    def _check_sizes(self) -> None:
+        """Refuse a size that an image cannot be given, where its grid was not known before."""
+        inputs = next(self.questions.batches(1))
+        for stage in self.stages:
+            if stage.shrink is not None and stage.adapter.grid() is None:
+                stage.encode(inputs)
 
     @torch.inference_mode()
     def run(self) -> list[RunResult]:
@@ -110,10 +104,20 @@ class Grid:
         pause = 0.2 if sys.stderr.isatty() else 10.0
         with tqdm(total=count, unit=" answers", mininterval=pause, smoothing=0.05) as bar:
             for stage in self.stages:
-                bar.set_description(f"{stage.config.method} {stage.config.keep:g}", refresh=False)
+                name = f"{self.loaded.name} {stage.config.method} {stage.config.keep:g}"
+                bar.set_description(name, refresh=False)
                 results.append(self._result(stage, bar))
         self._compare(results)
         return results
+
+    def shown_item(self, image: int) -> Item:
+        """The first question about an image whose answer is yes, which pictures show."""
+        name = self.questions.images[image]
+        return next(i for i in self.probe.items if i.image == name and i.label == "yes")
+
+    def asked(self, image: int) -> Asked:
+        """The same question as the model reads it."""
+        return self.questions.asked[self.questions.places([self.shown_item(image)])[0]]
 
     def _items(self, stage: BoundaryStage) -> list[Item]:
         """The benchmark lines of one run."""
@@ -122,33 +126,47 @@ class Grid:
 
     def _result(self, stage: BoundaryStage, bar: tqdm) -> RunResult:
         """Answer and score one run."""
-        choices, output_type = self.encodings.choices(stage)
+        started = perf_counter()
+        chosen = Chosen(stage, self.encodings.encoded(stage))
         items = self._items(stage)
         places = self.questions.places(items)
-        said = self._said.setdefault(rows_fingerprint(choices), Said())
+        said = Said()
+        if chosen.by_image is not None:
+            said = self._said.setdefault(rows_fingerprint(chosen.by_image), said)
         needed = sorted(set(places) - set(said.answers))
         bar.update(len(set(places)) - len(needed))
-        asked = [self.questions.asked[place] for place in needed]
-        new = answer_all(self.loaded, asked, choices, output_type, self.batch_size, bar.update)
-        said.answers.update(zip(needed, new, strict=True))
+        said.answers |= answer_all(self.questions, needed, chosen, self.batch_size, bar.update)
         answers = [said.answers[place] for place in places]
+        choices = self._choices(chosen)
         result = RunResult(
             config=stage.config,
-            kept=len(choices[0].rows.kept),
-            total=choices[0].rows.total,
+            kept=round(mean(len(choice.rows.kept) for choice in choices)),
+            total=round(mean(choice.rows.total for choice in choices)),
             items=items,
             answers=answers,
             pope=score_pope(items, answers),
             mme=score_mme(items, answers),
             same_as=said.run,
+            seconds=perf_counter() - started,
         )
         said.run = said.run or result.name
-        if self.counts_sinks and stage.encoder_grid is None:
-            sinks = self.encodings.sinks()
+        sinks = self.encodings.sinks
+        if sinks is not None and stage.shrink is None and chosen.by_image is not None:
             result.sinks = count_sinks(choices, sinks)
             choices = [replace(c, sinks=s) for c, s in zip(choices, sinks, strict=True)]
         self.pictured[result.name] = choices[:PICTURED]
         return result
+
+    def _choices(self, chosen: Chosen) -> list[Choice]:
+        """The choices for all images; for the pictured ones alone where every question has its own.
+
+        Those answer the question that a picture shows.
+        """
+        if chosen.by_image is not None:
+            return chosen.by_image
+        count = min(PICTURED, len(self.questions.images))
+        asked = [self.asked(image) for image in range(count)]
+        return chosen.choices(asked, self.questions.arguments(asked))
 
     def _compare(self, results: Sequence[RunResult]) -> None:
         """Set every run's difference to `random` at the same budget, where that was run."""
@@ -175,19 +193,17 @@ class Grid:
         Returns:
             Medians of the unpruned model, and what was measured, in words.
         """
-        asked = self.questions.asked
         count = min(TIMED_IMAGES, len(self.questions.images))
-        first = [next(a for a in asked if a.image == image) for image in range(count)]
-        inputs = padded([each.ids for each in first], self.loaded.processor.tokenizer)
-        pixels = next(self.questions.pixel_batches(len(first), self.loaded.model.device))
-        inputs = {name: value.to(self.loaded.model.device) for name, value in inputs.items()}
+        first = [self.asked(image).text for image in range(count)]
+        pictures = [self.questions.picture(image) for image in range(count)]
+        inputs = self.loaded.inputs(pictures, first)
         device = self.loaded.model.device
         with divided_threads(device):
             base, timings, rounds = interleaved(
                 self.loaded.model,
                 self.stages[0],
                 self.stages[1:],
-                {**inputs, **pixels},
+                inputs,
                 TIMED_ROUNDS,
             )
             threads = f", {torch.get_num_threads()} thread(s)" if device.type == "cpu" else ""
@@ -196,10 +212,21 @@ class Grid:
         return base, f"one batch of {len(first)} prompts, {rounds} rounds, {device.type}{threads}"
 
 
-def run_key(stage: BoundaryStage) -> tuple[str, str, int]:
-    """What makes a run another run: method, sink policy and tokens, however they were asked for."""
-    h, w = stage.adapter.grid()
-    return stage.method.name, stage.config.sinks, tokens_to_keep(stage.config.keep, h * w)
+def run_key(stage: BoundaryStage, totals: Sequence[int]) -> tuple[Hashable, ...]:
+    """What makes a run another run: everything but how its budget was asked for.
+
+    Args:
+        stage: the stage of the run.
+        totals: N of each image.
+
+    Raises:
+        ValueError: a budget above the tokens of an image.
+    """
+    config = stage.config
+    budget: Hashable = config.keep
+    if config.per == "image":
+        budget = tuple(tokens_to_keep(config.keep, total) for total in sorted(set(totals)))
+    return config.method, config.sinks, config.per, config.order, budget
 
 
 def rows_fingerprint(choices: Sequence[Choice]) -> int:

@@ -32,14 +32,19 @@ class Panel:
     alarm: bool = False
 
 
-def panel_grid(rows: Sequence[Sequence[Panel]], heading: str = "", size: int = 20) -> Image.Image:
+def panel_grid(
+    rows: Sequence[Sequence[Panel]], heading: str = "", size: int = 20, wrap: int | None = None
+) -> Image.Image:
     """Draw rows of panels.
 
     Args:
         rows: panels; rows may differ in length.
         heading: words above everything.
         size: height of the letters in pixels.
+        wrap: panels in a line, if a row is longer; its other lines begin below the second panel.
     """
+    if wrap is not None:
+        rows = [line for row in rows for line in _wrapped(row, wrap)]
     wide = max(max(panel.image.width for panel in row) for row in rows)
     columns = max(len(row) for row in rows)
     width = columns * wide + (columns + 1) * MARGIN
@@ -61,6 +66,17 @@ def panel_grid(rows: Sequence[Sequence[Panel]], heading: str = "", size: int = 2
             _write(draw, _lines(panel.note, wide, size - 3), (left, below), size - 3, color)
         top += height + MARGIN
     return canvas
+
+
+def _wrapped(row: Sequence[Panel], wrap: int) -> list[list[Panel]]:
+    """A row in lines of about equal length, the first panel of each line but the first blank."""
+    lines = -(-(len(row) - 1) // (wrap - 1)) or 1
+    step = -(-(len(row) - 1) // lines)
+    blank = Panel(Image.new("RGB", (1, 1), "white"), "")
+    return [
+        [row[0] if line == 0 else blank, *row[1 + line * step : 1 + (line + 1) * step]]
+        for line in range(lines)
+    ]
 
 
 def _height(row: Sequence[Panel], wide: int, size: int) -> int:

@@ -5,90 +5,73 @@ with budgets across for one method. The scenes and questions are the first of th
 picked for looks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
-from lvlm_prune.eval.grid import PICTURED
+from lvlm_prune.eval.grid import PICTURED, Grid
 from lvlm_prune.eval.panels import Panel, panel_grid
 from lvlm_prune.eval.pope import parse
-from lvlm_prune.eval.probe import Item
-from lvlm_prune.eval.questions import Questions
 from lvlm_prune.eval.results import RunResult
-from lvlm_prune.loading import Loaded
 from lvlm_prune.methods import METHODS
-from lvlm_prune.overlay import draw_kept, enlarge, model_view
-from lvlm_prune.stage import Choice
+from lvlm_prune.overlay import draw_kept_views, draw_views
+from lvlm_prune.views import views
 
 SIDE = 224
+WRAP = 8  # panels in a line
 BUDGET_SCENES = 2  # so that the picture fits on a screen
 
 
-def methods_picture(
-    loaded: Loaded,
-    questions: Questions,
-    results: Sequence[RunResult],
-    choices: Mapping[str, Sequence[Choice]],
-    kept: int,
-) -> Image.Image:
+def methods_picture(grid: Grid, results: Sequence[RunResult], kept: int) -> Image.Image:
     """Scenes down, methods across, all at one budget; runs with the same rows stand together.
 
     Where any of them ranks tokens, those that do not (evenly spaced ones) are left out: they look
     alike, and the picture stays legible in a page.
 
     Args:
-        loaded: the model and its processor.
-        questions: the images.
+        grid: the runs' model, questions and choices.
         results: the unpruned run first, then the others.
-        choices: for each run's name, the choices of at least the first scenes.
         kept: the budget in tokens.
     """
     shown = [r for r in results if r.kept == kept and not r.unpruned and not r.same_as]
     shown = [r for r in shown if METHODS[r.config.method].ranks] or shown
     crosses = "; crosses: ViT sinks" if any(r.sinks for r in shown) else ""
     heading = (
-        f"{loaded.label}: {kept} of {results[0].total} visual tokens kept (in colour; merged rows "
-        f"where they stand{crosses})"
+        f"{grid.loaded.label}: {kept} of {results[0].total} visual tokens kept (in colour; merged "
+        f"rows where they stand{crosses})"
     )
-    return panel_grid(_rows(loaded, questions, results, shown, choices, False), heading, 17)
+    return panel_grid(_rows(grid, results, shown, False), heading, 17, wrap=WRAP)
 
 
-def budgets_picture(
-    loaded: Loaded,
-    questions: Questions,
-    results: Sequence[RunResult],
-    choices: Mapping[str, Sequence[Choice]],
-    label: str,
-) -> Image.Image:
+def budgets_picture(grid: Grid, results: Sequence[RunResult], label: str) -> Image.Image:
     """Two scenes down, budgets across, for one run label; see `methods_picture`."""
     shown = [result for result in results if result.label == label]
-    heading = f"{loaded.label}: visual tokens kept by {label} (in colour)"
-    rows = _rows(loaded, questions, results, shown, choices, True)[:BUDGET_SCENES]
-    return panel_grid(rows, heading, 17)
+    heading = f"{grid.loaded.label}: visual tokens kept by {label} (in colour)"
+    return panel_grid(_rows(grid, results, shown, True)[:BUDGET_SCENES], heading, 17)
 
 
 def _rows(
-    loaded: Loaded,
-    questions: Questions,
-    results: Sequence[RunResult],
-    shown: Sequence[RunResult],
-    choices: Mapping[str, Sequence[Choice]],
-    by_budget: bool,
+    grid: Grid, results: Sequence[RunResult], shown: Sequence[RunResult], by_budget: bool
 ) -> list[list[Panel]]:
     """One row of panels for each scene."""
-    rows, unpruned = [], results[0]
-    for number, name in enumerate(questions.images[:PICTURED]):
-        view = _view(loaded, questions, number)
-        item = _question(unpruned, name)
-        said, wrong = _said(unpruned, item)
-        panels = [Panel(enlarge(view, SIDE), item.question, f"unpruned: {said}", wrong)]
+    rows, unpruned, loaded = [], results[0], grid.loaded
+    for number in range(min(PICTURED, len(grid.questions.images))):
+        asked, picture = grid.asked(number), grid.questions.picture(number)
+        inputs = loaded.inputs([picture], [asked.text])
+        tiles = grid.pictured[unpruned.name][number].tiles
+        seen = views(picture, inputs, tiles, loaded.processor.image_processor)
+        if not seen:
+            continue
+        said, wrong = _said(grid, unpruned, number)
+        panels = [Panel(draw_views(seen, SIDE), asked.text, f"unpruned: {said}", wrong)]
         for result in shown:
-            choice = choices[result.name][number]
-            picture = draw_kept(view, _grid(view, choice), choice.rows.kept, choice.sinks, SIDE)
+            choice = grid.pictured[result.name][number]
+            sinks = None if choice.sinks is None else choice.sinks.cpu()
+            kept = choice.rows.kept.cpu()
+            drawn = draw_kept_views(seen, kept, sinks, choice.rows.total, SIDE)
             title = f"{result.kept} tokens" if by_budget else title_of(result, results)
-            panels.append(Panel(picture, title, *_said(result, item)))
+            panels.append(Panel(drawn, title, *_said(grid, result, number)))
         rows.append(panels)
     return rows
 
@@ -99,29 +82,12 @@ def title_of(result: RunResult, results: Sequence[RunResult]) -> str:
     return " = ".join([result.label, *others])
 
 
-def _question(result: RunResult, image: str) -> Item:
-    """The first question about an image whose answer is yes."""
-    return next(item for item in result.items if item.image == image and item.label == "yes")
-
-
-def _said(result: RunResult, item: Item) -> tuple[str, bool]:
-    """A run's answer to a question in words, and whether it is wrong."""
+def _said(grid: Grid, result: RunResult, image: int) -> tuple[str, bool]:
+    """A run's answer to the question that is shown, in words, and whether it is wrong."""
+    item = grid.shown_item(image)
     answer = result.answers[result.items.index(item)]
     wrong = parse(answer) != item.label
     return f"{answer.strip() or 'nothing'} ({'wrong' if wrong else 'right'})", wrong
-
-
-def _view(loaded: Loaded, questions: Questions, number: int) -> Image.Image:
-    """What the encoder sees of an image."""
-    processor: Any = loaded.processor.image_processor
-    pixels = questions.pixels["pixel_values"][number]
-    return model_view(pixels, processor.image_mean, processor.image_std)
-
-
-def _grid(view: Image.Image, choice: Choice) -> tuple[int, int]:
-    """Grid of the tokens of an image whose patches are square."""
-    height = round((choice.rows.total * view.height / view.width) ** 0.5)
-    return height, choice.rows.total // height
 
 
 def save_png(image: Image.Image, path: Path) -> None:

@@ -1,21 +1,28 @@
 """Turn benchmark items into what the model reads, each distinct (image, question) once.
 
-In: items and their image files. Out: `Questions`: pixels of every image `[I, ...]`, and for every
-distinct question its unpadded token ids with all N placeholders. An item that several splits share
-is asked once. Prompts are the model's own chat template, nothing appended.
+In: items and their image files. Out: `Questions`: for every distinct question its unpadded token
+ids with all N placeholders, and the images, a batch at a time, as the model's own processor makes
+them, so that any family's tensors come out right. An item that several splits share is asked once.
+Prompts are the model's own chat template, nothing appended.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from lvlm_prune.boundary import TOKEN_ARGUMENTS
+from lvlm_prune.call import TOKEN_ARGUMENTS
 from lvlm_prune.eval.probe import Item
 from lvlm_prune.images import load_image
 from lvlm_prune.loading import Loaded
+
+# What processors make with one column a token, besides the mask.
+COLUMNS = ("input_ids", "token_type_ids", "mm_token_type_ids")
+PROBE_TEXT = "?"  # what every image is asked first, to see how many placeholders it has
 
 
 @dataclass(frozen=True)
@@ -25,12 +32,17 @@ class Asked:
     Args:
         image: place of its image in `Questions.images`.
         text: the question.
-        ids: prompt, `[L]` int64, on the CPU.
+        columns: `input_ids` and other tensors with one column a token, `[L]` each, on the CPU.
     """
 
     image: int
     text: str
-    ids: Tensor
+    columns: dict[str, Tensor]
+
+    @property
+    def ids(self) -> Tensor:
+        """The prompt, `[L]` int64."""
+        return self.columns["input_ids"]
 
 
 @dataclass(frozen=True)
@@ -38,13 +50,19 @@ class Questions:
     """Everything a run asks.
 
     Args:
+        loaded: the model and its processor.
         images: image file names.
-        pixels: tensors with one row an image, on the CPU, such as `pixel_values`.
+        folder: where they are.
+        sizes: for each image, what the processor says of it besides pixels, one row each.
+        totals: for each image, N.
         asked: the distinct questions, grouped by image.
     """
 
+    loaded: Loaded
     images: list[str]
-    pixels: dict[str, Tensor]
+    folder: Path
+    sizes: list[dict[str, Tensor]]
+    totals: list[int]
     asked: list[Asked]
 
     def places(self, items: Sequence[Item]) -> list[int]:
@@ -55,18 +73,52 @@ class Questions:
         }
         return [known[item.image, item.question] for item in items]
 
-    def pixel_batches(self, size: int, device: torch.device) -> Iterator[dict[str, Tensor]]:
-        """The pixels, some images at a time."""
+    def picture(self, image: int) -> Image.Image:
+        """An image, by its place."""
+        return load_image(self.folder / self.images[image])
+
+    def batches(self, size: int) -> Iterator[dict[str, Tensor]]:
+        """Inputs for the encoder, some images at a time, each with one prompt."""
         for start in range(0, len(self.images), size):
-            yield {
-                name: value[start : start + size].to(device) for name, value in self.pixels.items()
-            }
+            pictures = [
+                self.picture(image) for image in range(start, min(start + size, len(self.images)))
+            ]
+            yield self.loaded.inputs(pictures, [PROBE_TEXT] * len(pictures))
+
+    def arguments(self, asked: Sequence[Asked]) -> dict[str, Tensor]:
+        """A batch of prompts, padded on the left, with the sizes of their images but no pixels."""
+        rows = [self.sizes[question.image] for question in asked]
+        sizes = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        batch = {**padded(asked, self.loaded.processor.tokenizer.pad_token_id), **sizes}
+        return {name: value.to(self.loaded.model.device) for name, value in batch.items()}
+
+
+def padded(asked: Sequence[Asked], pad: int) -> dict[str, Tensor]:
+    """Pad prompts on the left, `[B, L]`."""
+    length = max(len(question.ids) for question in asked)
+
+    def stacked(rows: Sequence[Tensor], fill: int) -> Tensor:
+        return torch.stack(
+            [torch.cat([row.new_full((length - len(row),), fill), row]) for row in rows]
+        )
+
+    batch = {
+        name: stacked([question.columns[name] for question in asked], 0)
+        for name in asked[0].columns
+        if name != "input_ids"
+    }
+    ids = [question.ids for question in asked]
+    masks = [torch.ones_like(row) for row in ids]
+    return {"input_ids": stacked(ids, pad), "attention_mask": stacked(masks, 0), **batch}
 
 
 def prepare(
     loaded: Loaded, items: Sequence[Item], images: Sequence[str], folder: Path
 ) -> Questions:
     """Process images and prompts with the model's own processor.
+
+    How a prompt is expanded depends on the question and on the image's size alone, so each pair
+    of them is processed once.
 
     Args:
         loaded: model and processor.
@@ -80,19 +132,45 @@ def prepare(
     texts: dict[str, dict[str, None]] = {image: {} for image in images}
     for item in items:
         texts[item.image][item.question] = None
+    placeholder = loaded.model.config.image_token_id
     asked: list[Asked] = []
-    rows: list[dict[str, Tensor]] = []
+    sizes: list[dict[str, Tensor]] = []
+    totals: list[int] = []
+    known: dict[tuple[bytes, str], dict[str, Tensor]] = {}
     for number, image in enumerate(images):
         picture = load_image(folder / image)
-        prompts = [loaded.prompt(text) for text in texts[image]]
-        batch = loaded.processor(
-            text=prompts, images=[picture] * len(prompts), return_tensors="pt", padding=True
+        (plain,), size = _processed(loaded, picture, [PROBE_TEXT])
+        key = plain["input_ids"].numpy().tobytes()
+        new = [text for text in texts[image] if (key, text) not in known]
+        if new:
+            known.update(
+                ((key, text), columns)
+                for text, columns in zip(new, _processed(loaded, picture, new)[0], strict=True)
+            )
+        sizes.append(size)
+        totals.append(int((plain["input_ids"] == placeholder).sum()))
+        asked += [Asked(number, text, known[key, text]) for text in texts[image]]
+    return Questions(loaded, list(images), folder, sizes, totals, asked)
+
+
+def _processed(
+    loaded: Loaded, picture: Image.Image, texts: Sequence[str]
+) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+    """The columns of some questions about one image, and the image's sizes."""
+    batch: dict[str, Any] = dict(
+        loaded.processor(
+            text=[loaded.prompt(text) for text in texts],
+            images=[picture] * len(texts),
+            return_tensors="pt",
+            padding=True,
         )
-        ids, mask = batch.pop("input_ids"), batch.pop("attention_mask")
-        rows.append(
-            {name: value[:1] for name, value in batch.items() if name not in TOKEN_ARGUMENTS}
-        )
-        for text, row, real in zip(texts[image], ids, mask.bool(), strict=True):
-            asked.append(Asked(number, text, row[real]))
-    pixels = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-    return Questions(list(images), pixels, asked)
+    )
+    mask = batch.pop("attention_mask").bool()
+    columns = {name: batch.pop(name) for name in COLUMNS if name in batch}
+    rows = [
+        {name: value[row][mask[row]] for name, value in columns.items()}
+        for row in range(len(texts))
+    ]
+    # Pixels have as many rows as the image has tiles or patches; sizes have one.
+    sizes = {name: value[:1] for name, value in batch.items() if not name.startswith("pixel_")}
+    return rows, sizes

@@ -41,8 +41,8 @@ class RunResult:
 
     Args:
         config: what was asked for.
-        kept: visual tokens of each image that reach the LLM.
-        total: visual tokens of an image, N.
+        kept: visual tokens of an image that reach the LLM; the mean, where images differ.
+        total: visual tokens of an image, N; the mean, where images differ.
         items: the benchmark lines.
         answers: raw answer to each line.
         pope: score of each split.
@@ -51,6 +51,7 @@ class RunResult:
         sinks: ViT sinks, or None where nobody looked for them.
         against_random: difference to `random` at the same budget, or None.
         timing: prefill times, or None.
+        seconds: wall time of choosing and answering; little where another run's answers served.
     """
 
     config: PruneConfig
@@ -64,6 +65,7 @@ class RunResult:
     sinks: SinkCount | None = None
     against_random: Interval | None = None
     timing: Timing | None = None
+    seconds: float = 0.0
 
     @property
     def unpruned(self) -> bool:
@@ -75,14 +77,23 @@ class RunResult:
         """Name of the run in tables."""
         if self.unpruned:
             return "unpruned"
-        policy = self.config.sinks
-        return self.config.method + ("" if policy == "ignore" else f" (sinks {policy})")
+        added = ", ".join(part.replace("-", " ") for part in self._settings)
+        return self.config.method + (f" ({added})" if added else "")
 
     @property
     def name(self) -> str:
         """Name of the run's folder."""
-        policy = "" if self.config.sinks == "ignore" else f"-sinks-{self.config.sinks}"
-        return "unpruned" if self.unpruned else f"{self.config.method}-{self.kept}{policy}"
+        if self.unpruned:
+            return "unpruned"
+        return "-".join([self.config.method, str(self.kept), *self._settings])
+
+    @property
+    def _settings(self) -> list[str]:
+        """What the run's name says besides method and budget."""
+        config = self.config
+        policy = [] if config.sinks == "ignore" else [f"sinks-{config.sinks}"]
+        unit = [] if config.per == "image" else [f"per-{config.per}"]
+        return [*policy, *unit, *([] if config.order == "raster" else ["sinks-first"])]
 
     @property
     def accuracy(self) -> float:
@@ -121,6 +132,8 @@ class RunResult:
             "run": self.name,
             "method": self.config.method,
             "sinks": self.config.sinks,
+            "per": self.config.per,
+            "order": self.config.order,
             "kept": self.kept,
             "total": self.total,
             "same_rows_as": self.same_as,
@@ -134,6 +147,7 @@ class RunResult:
             "mme": {task: score.to_dict() for task, score in self.mme.items()},
             "vit_sinks": None if self.sinks is None else asdict(self.sinks),
             "prefill": None if self.timing is None else self.timing.to_dict(),
+            "seconds": round(self.seconds, 1),
         }
 
 

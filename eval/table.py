@@ -2,17 +2,18 @@
 
 In: scored runs. Out: the text of `table.md`: presence accuracy by method and budget, every
 number of every run, and where they were asked the MME pairs and the ViT sinks. Runs that are no
-better than the controls stand there like all others.
+better than the controls stand there like all others, and are named.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lvlm_prune.eval.configs import CONTROLS
 from lvlm_prune.eval.interval import RESAMPLES, Interval
 from lvlm_prune.eval.prefill import StageTimes
 from lvlm_prune.eval.results import RunResult
 
-MARKS = {"above": " \\*", "below": " †", "level": ""}
+MARKS = {"above": "", "level": " °", "below": " †"}
 
 
 def table_text(results: Sequence[RunResult], about: Mapping[str, Any], base: StageTimes) -> str:
@@ -29,9 +30,8 @@ def table_text(results: Sequence[RunResult], about: Mapping[str, Any], base: Sta
         f"({about['asked']} distinct questions), greedy answers of the stock `generate`.",
         "## Presence accuracy in %, by visual tokens",
         _accuracy_table(results),
-        "Mean of the three POPE splits (balanced: 50 % is guessing). \\* above and † below "
-        "`random` at the same budget: the 95 % interval of the difference (paired bootstrap over "
-        f"images, {RESAMPLES} draws) excludes 0.",
+        legend(),
+        not_above(results),
         "## Every run",
         _run_table(results),
         _timing_note(about, base),
@@ -43,6 +43,38 @@ def table_text(results: Sequence[RunResult], about: Mapping[str, Any], base: Sta
     if any(result.sinks for result in results):
         parts += ["## ViT sink tokens", _sink_table(results)]
     return "\n\n".join(parts) + "\n"
+
+
+def legend() -> str:
+    """What an accuracy is, and its mark."""
+    return (
+        "Mean of the three POPE splits (balanced: 50 % is guessing). ° not above and † below "
+        "`random` at the same budget: the 95 % interval of the difference (paired bootstrap over "
+        f"images, {RESAMPLES} draws) holds 0, or lies below it. Unmarked: above."
+    )
+
+
+def not_above(results: Sequence[RunResult]) -> str:
+    """Name the selectors that are no better than random tokens, at each budget."""
+    clauses = []
+    for kept in budgets(results):
+        compared = [
+            run
+            for run in results
+            if run.kept == kept and run.against_random and run.config.method not in CONTROLS
+        ]
+        names = [
+            run.label
+            for run in compared
+            if run.against_random and run.against_random.verdict != "above"
+        ]
+        if names:
+            clauses.append(f"at {kept} tokens {', '.join(names)}")
+        elif compared:
+            clauses.append(f"at {kept} tokens none of {len(compared)}")
+    if not clauses:
+        return "No selector was compared with `random`."
+    return f"Selectors that do not stand above `random`: {'; '.join(clauses)}."
 
 
 def budgets(results: Sequence[RunResult]) -> list[int]:
@@ -64,13 +96,18 @@ def _accuracy_table(results: Sequence[RunResult]) -> str:
             row.append("" if found is None else _accuracy(found))
         rows.append(row)
     heads = [f"{kept} ({kept / total:.0%})" for kept in dict.fromkeys([total, *columns])]
-    return _markdown(["method", *heads], rows)
+    return markdown(["method", *heads], rows)
 
 
 def _accuracy(result: RunResult) -> str:
     """An accuracy with its mark."""
+    return f"{100 * result.accuracy:.1f}{mark_of(result)}"
+
+
+def mark_of(result: RunResult) -> str:
+    """The mark of a run that does not stand above `random`."""
     against = result.against_random
-    return f"{100 * result.accuracy:.1f}" + ("" if against is None else MARKS[against.verdict])
+    return "" if against is None else MARKS[against.verdict]
 
 
 def _run_table(results: Sequence[RunResult]) -> str:
@@ -92,7 +129,7 @@ def _run_table(results: Sequence[RunResult]) -> str:
                 "1.00" if timing is None else f"{timing.total_ratio:.2f}",
             ]
         )
-    return _markdown(heads, rows)
+    return markdown(heads, rows)
 
 
 def _difference(against: Interval | None) -> str:
@@ -139,7 +176,7 @@ def _mme_table(results: Sequence[RunResult]) -> str:
         + [f"{result.mme[task].score:.1f}" for task in tasks]
         for result in asked
     ]
-    return _markdown(["method", "tokens", *tasks], rows)
+    return markdown(["method", "tokens", *tasks], rows)
 
 
 def _sink_table(results: Sequence[RunResult]) -> str:
@@ -158,10 +195,10 @@ def _sink_table(results: Sequence[RunResult]) -> str:
                     f"{found.kept} ({share:.0%})",
                 ]
             )
-    return _markdown(["method", "tokens", "accuracy", "sinks found", "sinks kept"], rows)
+    return markdown(["method", "tokens", "accuracy", "sinks found", "sinks kept"], rows)
 
 
-def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table with aligned columns: text left, numbers right."""
     widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]

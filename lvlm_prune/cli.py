@@ -10,6 +10,12 @@ from typing import Annotated
 
 import typer
 
+# What `eval` runs within some minutes: ranking by attention, merging, diversity, the question, and
+# the controls.
+DEFAULT_METHODS = (
+    "cls,visionzip,divprune,cdpruner,mmtok,vscan,holov,prumerge_plus,dart,random,grid,pool"
+)
+
 app = typer.Typer(
     name="lvlm-prune",
     help="Prune the visual tokens of a vision-language model, and measure what it costs and saves.",
@@ -28,8 +34,13 @@ ModelOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="Torch device, such as cpu or cuda.")]
 SinksOption = Annotated[
-    str, typer.Option(help="What happens to ViT sink tokens: ignore, keep, drop or only.")
+    str, typer.Option(help="What happens to ViT sink tokens: ignore, keep, drop, only or query.")
 ]
+PerOption = Annotated[str, typer.Option(help="What a budget counts: an image, or each tile.")]
+PlantOption = Annotated[
+    bool, typer.Option(help="Plant ViT sinks in the bundled LLaVA first (a demonstration).")
+]
+OrderOption = Annotated[str, typer.Option(help="Order of the kept tokens: raster, or sinks_first.")]
 
 
 @app.command()
@@ -42,9 +53,9 @@ def run(
         str, typer.Option(help="Tokens per image (64) or share of them (0.25 or 25%).")
     ] = "0.25",
     sinks: SinksOption = "ignore",
-    plant_sinks: Annotated[
-        bool, typer.Option(help="Plant ViT sinks in the bundled model first (a demonstration).")
-    ] = False,
+    per: PerOption = "image",
+    order: OrderOption = "raster",
+    plant_sinks: PlantOption = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of the answers.")] = 32,
     save: Annotated[
         Path, typer.Option(help="Where the picture of kept and dropped tokens goes.")
@@ -71,6 +82,8 @@ def run(
         method=method,
         keep=_keep(keep),
         sinks=sinks,
+        per=per,
+        order=order,
         plant=plant_sinks,
         max_new_tokens=max_new_tokens,
         save=save,
@@ -81,17 +94,28 @@ def run(
 @app.command("eval")
 def evaluate(
     benchmark: Annotated[str, typer.Option(help="Which benchmark: probe (bundled).")] = "probe",
-    model: ModelOption = None,
-    method: Annotated[str, typer.Option(help="Methods, separated by commas, or all.")] = "all",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Folders, hub names or bundled models, separated by commas; llava-pictogram if "
+            "not given."
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="Methods, separated by commas, or all that a model can run.")
+    ] = DEFAULT_METHODS,
     keep: Annotated[
         str, typer.Option(help="Budgets, separated by commas: 64, 0.25 or 25%.")
     ] = "0.25,0.125,0.06",
     sinks: Annotated[
-        str, typer.Option(help="ViT sink policies, separated by commas: ignore, keep, drop, only.")
+        str,
+        typer.Option(
+            help="ViT sink policies, separated by commas: ignore, keep, drop, only, query."
+        ),
     ] = "ignore",
-    plant_sinks: Annotated[
-        bool, typer.Option(help="Plant ViT sinks in the bundled model first (a demonstration).")
-    ] = False,
+    per: PerOption = "image",
+    order: OrderOption = "raster",
+    plant_sinks: PlantOption = False,
     pairs: Annotated[
         str,
         typer.Option(help="Methods that answer the MME pairs too, separated by commas, or all."),
@@ -109,7 +133,8 @@ def evaluate(
     The model answers unpruned first, then with every method at every budget.
 
     Writes a folder for each run (config.json, results.json, answers.jsonl), and table.md,
-    accuracy.png, overlays.png and budgets.png. The plot needs the `plot` extra.
+    accuracy.png, overlays.png and budgets.png; with several models such a folder for each, and the
+    table of all. The plot needs the `plot` extra.
 
     \b
     Examples:
@@ -117,23 +142,26 @@ def evaluate(
       lvlm-prune eval --limit 40                       a first look, about a minute
       lvlm-prune eval --method cls,divprune,random --keep 64,25%
       lvlm-prune eval --method cls,random --plant-sinks --sinks ignore,drop
+      lvlm-prune eval --method all --model llava-pictogram,qwen-pictogram,internvl-pictogram
     """
-    from lvlm_prune.eval.evaluate import evaluate_benchmark
+    from lvlm_prune.eval.evaluate import EvalSettings, evaluate_benchmark
 
-    evaluate_benchmark(
+    settings = EvalSettings(
         benchmark=benchmark,
-        model=model,
-        methods=_names(method),
+        models=[None] if model is None else [name.strip() for name in model.split(",")],
+        methods=None if method.strip() == "all" else _names(method),
         keeps=[_keep(value) for value in keep.split(",")],
         sinks=[policy.strip() for policy in sinks.split(",")],
+        per=per,
+        order=order,
         plant=plant_sinks,
         pairs=_names(pairs),
         limit=limit,
         batch_size=batch_size,
         seed=seed,
-        out=out,
         device=device,
     )
+    evaluate_benchmark(settings, out)
 
 
 @app.command()

@@ -1,41 +1,36 @@
 """Draw which visual tokens were kept, where ViT sinks are, and how tokens were scored.
 
 In: the image as the model saw it, the grid (h, w) of its N tokens and the kept ones in raster order
-`[K]`, scores `[N]`, sinks `[N]`. Out: Pillow images, small ones enlarged by a whole factor. Kept
-tokens have full colour and an amber outline, dropped ones are grey and dark; sinks carry a white
-cross. Methods that merge rows show where the merged rows stand. It knows nothing of models.
+`[K]`, scores `[N]`, sinks `[N]`; or the views of an image that has several grids. Out: Pillow
+images, small ones enlarged by a whole factor. Kept tokens have full colour and an amber outline,
+dropped ones are grey and dark; sinks carry a white cross. Methods that merge rows show where the
+merged rows stand. It knows nothing of models.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from lvlm_prune.views import View
+
 SIDE = 448  # pixels; small images are enlarged to about this
 OUTLINE = (255, 176, 0)  # amber: bright for every kind of colour vision on grey and on colours
 DIM = 0.5  # brightness of dropped tokens
+GAP = 6  # pixels between two views, before enlarging
 # Viridis, which grows in brightness for every kind of colour vision.
 VIRIDIS = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 
 
-def model_view(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Image.Image:
-    """The image that the encoder saw, after the processor's resizing and cropping.
-
-    Args:
-        pixels: one image of `pixel_values`, `[3, height, width]`.
-        mean: the image processor's `image_mean`.
-        std: the image processor's `image_std`.
-    """
-    values = pixels.detach().float().cpu().numpy()
-    values = values * np.array(std)[:, None, None] + np.array(mean)[:, None, None]
-    return Image.fromarray((values.clip(0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0))
-
-
 def enlarge(image: Image.Image, side: int = SIDE) -> Image.Image:
     """Enlarge by the whole factor that comes nearest to `side`, never shrink."""
-    factor = max(1, round(side / max(image.size)))
+    return _times(image, max(1, round(side / max(image.size))))
+
+
+def _times(image: Image.Image, factor: int) -> Image.Image:
+    """Enlarge by a whole factor."""
     size = (image.width * factor, image.height * factor)
     return image.resize(size, Image.Resampling.LANCZOS)
 
@@ -59,7 +54,16 @@ def draw_kept(
     Raises:
         ValueError: tokens outside the grid.
     """
-    image = enlarge(image.convert("RGB"), side)
+    return _kept(enlarge(image.convert("RGB"), side), grid, kept, sinks)
+
+
+def _kept(
+    image: Image.Image,
+    grid: tuple[int, int],
+    kept: Sequence[int] | Tensor,
+    sinks: Sequence[bool] | Tensor | None,
+) -> Image.Image:
+    """See `draw_kept`; nothing is enlarged."""
     stays = _mask(kept, grid)
     grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None] * DIM + 28
     wanted = _pixels(stays, image.size)[..., None]
@@ -92,10 +96,26 @@ def draw_scores(
         ValueError: another number of scores than tokens, or tokens outside the grid.
     """
     values = np.asarray(scores, dtype=np.float64)
+    image = enlarge(image.convert("RGB"), side)
+    return _scores(image, grid, values, kept, _span(values))
+
+
+def _span(values: NDArray) -> tuple[float, float]:
+    """The scores that are darkest and brightest."""
+    return float(values.min()), float(np.quantile(values, 0.98))
+
+
+def _scores(
+    image: Image.Image,
+    grid: tuple[int, int],
+    values: NDArray,
+    kept: Sequence[int] | Tensor,
+    span: tuple[float, float],
+) -> Image.Image:
+    """See `draw_scores`; nothing is enlarged, and the span is the image's."""
     if values.size != grid[0] * grid[1]:
         raise ValueError(f"{values.size} scores for a grid of {grid[0]}x{grid[1]} tokens")
-    image = enlarge(image.convert("RGB"), side)
-    low, high = values.min(), np.quantile(values, 0.98)
+    low, high = span
     level = ((values - low) / (high - low if high > low else 1)).clip(0, 1).reshape(grid)
     anchors = np.linspace(0, 1, len(VIRIDIS))
     color = np.stack(
@@ -106,6 +126,72 @@ def draw_scores(
     picture = Image.fromarray(mixed.astype(np.uint8))
     _outline(picture, _mask(kept, grid), (255, 255, 255))
     return picture
+
+
+def draw_kept_views(
+    rows: Sequence[Sequence[View]], kept: Tensor, sinks: Tensor | None, total: int, side: int = SIDE
+) -> Image.Image:
+    """`draw_kept` for an image that has several grids.
+
+    Args:
+        rows: the views.
+        kept: kept placeholders of the image, `[K]`.
+        sinks: which of its N placeholders are ViT sinks, or None.
+        total: N.
+        side: size to enlarge to, in pixels.
+    """
+
+    def draw(image: Image.Image, view: View) -> Image.Image:
+        marked = None if sinks is None else sinks[view.rows]
+        return _kept(image, view.grid, view.own(kept, total), marked)
+
+    return _composed(rows, draw, side)
+
+
+def draw_score_views(
+    rows: Sequence[Sequence[View]], scores: Tensor, kept: Tensor, side: int = SIDE
+) -> Image.Image:
+    """`draw_scores` for an image that has several grids, which share one scale.
+
+    Args:
+        rows: the views.
+        scores: of the image's placeholders, `[N]`.
+        kept: kept placeholders, `[K]`.
+        side: size to enlarge to, in pixels.
+    """
+    shown = [scores[view.rows].double().numpy() for row in rows for view in row]
+    span = _span(np.concatenate(shown))
+
+    def draw(image: Image.Image, view: View) -> Image.Image:
+        values = scores[view.rows].double().numpy()
+        return _scores(image, view.grid, values, view.own(kept, len(scores)), span)
+
+    return _composed(rows, draw, side)
+
+
+def draw_views(rows: Sequence[Sequence[View]], side: int = SIDE) -> Image.Image:
+    """The views themselves, as large as the other functions draw them."""
+    return _composed(rows, lambda image, view: image, side)
+
+
+def _composed(
+    rows: Sequence[Sequence[View]], draw: Callable[[Image.Image, View], Image.Image], side: int
+) -> Image.Image:
+    """Draw all views, enlarged alike, in rows on white."""
+    width = max(sum(view.image.width + GAP for view in row) - GAP for row in rows)
+    heights = [max(view.image.height for view in row) for row in rows]
+    height = sum(heights) + GAP * (len(rows) - 1)
+    factor = max(1, round(side / max(width, height)))
+    canvas = Image.new("RGB", (width * factor, height * factor), "white")
+    top = 0
+    for row, tall in zip(rows, heights, strict=True):
+        left = 0
+        for view in row:
+            drawn = draw(_times(view.image.convert("RGB"), factor), view)
+            canvas.paste(drawn, (left * factor, top * factor))
+            left += view.image.width + GAP
+        top += tall + GAP
+    return canvas
 
 
 def _mask(kept: Sequence[int] | Tensor, grid: tuple[int, int]) -> NDArray[np.bool_]:

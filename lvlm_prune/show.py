@@ -24,8 +24,9 @@ from lvlm_prune.eval.prefill import StageTimes, medians, time_stages
 from lvlm_prune.eval.workers import divided_threads
 from lvlm_prune.images import load_image
 from lvlm_prune.loading import Loaded, load
-from lvlm_prune.overlay import draw_kept, draw_scores, enlarge, model_view
-from lvlm_prune.report import PruneReport
+from lvlm_prune.overlay import draw_kept_views, draw_score_views, draw_views
+from lvlm_prune.stage import Choice
+from lvlm_prune.views import views
 
 ROUNDS = 5
 UNPRUNED = PruneConfig(method="identity", keep=1.0)
@@ -58,6 +59,8 @@ def show_run(
     method: str,
     keep: int | float,
     sinks: str,
+    per: str,
+    order: str,
     plant: bool,
     max_new_tokens: int,
     save: Path,
@@ -68,11 +71,13 @@ def show_run(
     Args:
         image: image file.
         question: question about it.
-        model: folder or hub name; None is the bundled model.
+        model: folder, hub name or name of a bundled model; None is the bundled LLaVA.
         method: pruning method.
         keep: budget.
         sinks: ViT sink policy.
-        plant: plant ViT sinks in the bundled model first.
+        per: what the budget counts, `image` or `tile`.
+        order: `raster` or `sinks_first`.
+        plant: plant ViT sinks in the bundled LLaVA first.
         max_new_tokens: longest answer.
         save: PNG file to write.
         device: torch device.
@@ -81,7 +86,7 @@ def show_run(
         ImageFileError: the image cannot be read.
         ValueError: a setting that does not fit, or a picture file that is no .png.
     """
-    config = PruneConfig(method=method, keep=keep, sinks=sinks)
+    config = PruneConfig(method=method, keep=keep, sinks=sinks, per=per, order=order)
     picture = load_image(image)
     if save.suffix.lower() != ".png":
         raise ValueError(f"--save must name a .png file, got {str(save)!r}")
@@ -99,9 +104,14 @@ def show_run(
         Shown("unpruned", *full, report.tokens_before, times[0]),
         Shown(method, *pruned, report.tokens_after, times[1]),
     )
-    drawn = figure(loaded, question, inputs, shown, report)
-    save_png(drawn, save)
     typer.echo(table(loaded, question, shown, threads))
+    with torch.inference_mode():
+        (choice,) = stages[1].select(stages[1].encode(inputs))
+    drawn = figure(loaded, picture, question, inputs, shown, choice)
+    if drawn is None:
+        typer.echo("no picture: this model's visual tokens form no grid that is known")
+        return
+    save_png(drawn, save)
     typer.echo(f"picture: {save}")
 
 
@@ -171,29 +181,35 @@ def table(loaded: Loaded, question: str, shown: Sequence[Shown], timed_threads: 
 
 def figure(
     loaded: Loaded,
+    picture: Image.Image,
     question: str,
     inputs: dict[str, Tensor],
     shown: Sequence[Shown],
-    report: PruneReport,
-) -> Image.Image:
-    """The image, the kept tokens and, where the method ranks tokens, their scores."""
-    processor = loaded.processor.image_processor
-    view = model_view(inputs["pixel_values"][0], processor.image_mean, processor.image_std)
-    grid = BoundaryStage(loaded.model, UNPRUNED).adapter.grid()
+    choice: Choice,
+) -> Image.Image | None:
+    """The image, the kept tokens and, where the method ranks tokens, their scores.
+
+    Returns:
+        The picture, or None where the tokens form no grid that could be drawn.
+    """
+    rows = views(picture, inputs, choice.tiles, loaded.processor.image_processor)
+    if not rows:
+        return None
     full, pruned = shown
-    kept, scores, sinks = report.kept[0].cpu(), report.scores[0], report.sinks[0]
+    kept, total = choice.rows.kept.cpu(), choice.rows.total
+    sinks = None if choice.sinks is None else choice.sinks.cpu()
     panels = [
-        Panel(enlarge(view), f"{full.tokens} visual tokens (unpruned)", f"answer: {full.text}"),
+        Panel(draw_views(rows), f"{full.tokens} visual tokens (unpruned)", f"answer: {full.text}"),
         Panel(
-            draw_kept(view, grid, kept, None if sinks is None else sinks.cpu()),
+            draw_kept_views(rows, kept, sinks, total),
             f"{pruned.tokens} kept by {pruned.name}",
             f"answer: {pruned.text}" + ("" if sinks is None else "; crosses: ViT sinks"),
         ),
     ]
-    if scores is not None:
+    if choice.scores is not None:
         panels.append(
             Panel(
-                draw_scores(view, grid, scores.cpu(), kept),
+                draw_score_views(rows, choice.scores.cpu(), kept),
                 f"scores of {pruned.name}",
                 "yellow: high, kept tokens outlined",
             )

@@ -1,27 +1,37 @@
 """The fast path gives the answers of the plain one: attach, then generate, one question at a time.
 
-The tiny random model answers with four tokens that depend on every kept token, so equal answers
-mean equal prompts.
+The tiny random models answer with four tokens that depend on every kept token, so equal answers
+mean equal prompts. That holds for every method, and for methods that read the question.
 """
 
 import pytest
 import torch
+from tiny_chatters import tiny_internvl, tiny_next, tiny_qwen
 from tiny_probe import tiny_loaded, write_probe
 
 from lvlm_prune import attach
 from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.config import PruneConfig
 from lvlm_prune.errors import ImageFileError
-from lvlm_prune.eval.answer import MAX_NEW_TOKENS, answer_all, batches, padded
-from lvlm_prune.eval.encoding import SharedEncodings, compatible, merged
-from lvlm_prune.eval.grid import grid_configs
+from lvlm_prune.eval.answer import MAX_NEW_TOKENS, answer_all, batches
+from lvlm_prune.eval.chosen import Chosen
+from lvlm_prune.eval.configs import grid_configs, runnable
+from lvlm_prune.eval.encoding import SharedEncodings
 from lvlm_prune.eval.probe import load_probe
-from lvlm_prune.eval.questions import prepare
+from lvlm_prune.eval.questions import Asked, padded, prepare
 from lvlm_prune.images import load_image
 from lvlm_prune.methods import METHODS
-from lvlm_prune.signals import SignalRequest
 
 KEEPS = (9, 0.5)
+FAMILIES = {"next": tiny_next, "qwen": tiny_qwen, "internvl": tiny_internvl}
+# One method of each kind: attention, merging, reading the question, drawing, averaging, smaller.
+KINDS = ("vtc_cls", "prumerge", "mmtok", "dart", "random", "pool", "downsample")
+SPECIAL = (
+    PruneConfig(method="cls", keep=9, sinks="drop", sink_threshold=1.0),
+    PruneConfig(method="cls", keep=9, sinks="query", sink_threshold=1.0),
+    PruneConfig(method="cls", keep=9, sinks="query", sink_threshold=9.0),
+    PruneConfig(method="cls", keep=9, order="sinks_first", sink_threshold=1.0),
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,28 +49,40 @@ def questions(loaded, probe):
     return prepare(loaded, probe.items, probe.images, probe.folder)
 
 
-@pytest.fixture(scope="module")
-def fast(loaded, questions):
-    """Answers of every method and budget, from encoder passes that all share."""
-    configs = [PruneConfig(method="identity", keep=1.0)]
-    configs += grid_configs(list(METHODS), KEEPS, ["ignore"], seed=3)
-    configs += [PruneConfig(method="cls", keep=9, sinks="drop", sink_threshold=1.0)]
-    stages = [BoundaryStage(loaded.model, config) for config in configs]
+@pytest.fixture(scope="module", params=list(FAMILIES))
+def family(request, tmp_path_factory):
+    """Another model with its questions, whose last image is wider than the others."""
+    probe = load_probe(write_probe(tmp_path_factory.mktemp("family") / "probe"))
+    last = probe.folder / probe.images[-1]
+    load_image(last).resize((96, 40)).save(last)
+    return prepare(FAMILIES[request.param](), probe.items, probe.images, probe.folder)
+
+
+def answers_of(questions, configs):
+    """Answers of all runs, from encoder passes that all share."""
+    stages = [BoundaryStage(questions.loaded.model, config) for config in configs]
     answers = {}
     with torch.inference_mode():
         shared = SharedEncodings(stages, questions, batch_size=2)
         for stage in stages:
-            choices, kind = shared.choices(stage)
-            key = stage.config.method, stage.config.keep, stage.config.sinks
-            answers[key] = answer_all(loaded, questions.asked, choices, kind, batch_size=4)
+            chosen = Chosen(stage, shared.encoded(stage))
+            found = answer_all(questions, range(len(questions.asked)), chosen, batch_size=4)
+            answers[stage.config] = [found[place] for place in range(len(questions.asked))]
     return answers
 
 
-def plain(loaded, probe, questions, config=None):
+@pytest.fixture(scope="module")
+def fast(questions):
+    """Answers of every method and budget of the tiny LLaVA."""
+    configs = [PruneConfig(method="identity", keep=1.0)]
+    return answers_of(questions, [*configs, *grid_configs(list(METHODS), KEEPS, seed=3), *SPECIAL])
+
+
+def plain(questions, config=None):
     """The same questions, each alone, through the processor and an attachment."""
-    said = []
+    said, loaded = [], questions.loaded
     for asked in questions.asked:
-        image = load_image(probe.folder / questions.images[asked.image])
+        image = load_image(questions.folder / questions.images[asked.image])
         inputs = loaded.inputs([image], [asked.text])
         if config is None:
             output = loaded.model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS)
@@ -74,13 +96,13 @@ def plain(loaded, probe, questions, config=None):
 
 @pytest.mark.parametrize("keep", KEEPS)
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.drops])
-def test_answers_equal_the_attached_model(loaded, probe, questions, fast, method, keep):
+def test_answers_equal_the_attached_model(questions, fast, method, keep):
     config = PruneConfig(method=method, keep=keep, seed=3)
-    assert fast[method, keep, "ignore"] == plain(loaded, probe, questions, config)
+    assert fast[config] == plain(questions, config)
 
 
-def test_baseline_equals_the_stock_model(loaded, probe, questions, fast):
-    assert fast["identity", 1.0, "ignore"] == plain(loaded, probe, questions)
+def test_baseline_equals_the_stock_model(questions, fast):
+    assert fast[PruneConfig(method="identity", keep=1.0)] == plain(questions)
 
 
 def test_answers_depend_on_image_method_and_budget(fast):
@@ -88,9 +110,32 @@ def test_answers_depend_on_image_method_and_budget(fast):
     assert len({tuple(said) for said in fast.values()}) > len(fast) // 2
 
 
-def test_answers_with_sinks_dropped(loaded, probe, questions, fast):
-    config = PruneConfig(method="cls", keep=9, sinks="drop", sink_threshold=1.0)
-    assert fast["cls", 9, "drop"] == plain(loaded, probe, questions, config)
+@pytest.mark.parametrize("config", SPECIAL, ids=str)
+def test_answers_with_other_settings(questions, fast, config):
+    assert fast[config] == plain(questions, config)
+
+
+def test_answers_of_other_families(family):
+    unpruned = PruneConfig(method="identity", keep=1.0)
+    configs, _ = runnable(family.loaded.model, grid_configs(KINDS, [0.25], seed=3))
+    configs.append(PruneConfig(method="cdpruner", keep=5, per="tile"))
+    configs.append(PruneConfig(method="cls", keep=0.25, sinks="query"))
+    answers = answers_of(family, [unpruned, *configs])
+    assert answers[unpruned] == plain(family)
+    for config in configs:
+        assert answers[config] == plain(family, config), config
+    assert len(configs) >= len(KINDS) + 1
+    assert len({tuple(said) for said in answers.values()}) > len(configs) - 2
+
+
+def test_query_aware_methods_choose_for_each_question(questions):
+    stage = BoundaryStage(questions.loaded.model, PruneConfig(method="cdpruner", keep=9))
+    asked = [question for question in questions.asked if question.image == 0]
+    with torch.inference_mode():
+        chosen = Chosen(stage, SharedEncodings([stage], questions, 2).encoded(stage))
+        choices = chosen.choices(asked, questions.arguments(asked))
+    assert chosen.by_image is None
+    assert len({tuple(choice.rows.kept.tolist()) for choice in choices}) > 1
 
 
 def test_each_question_is_asked_once(probe, questions):
@@ -103,23 +148,21 @@ def test_each_question_is_asked_once(probe, questions):
 
 
 def test_batches_hold_every_question_once_sorted_by_length(questions):
-    found = list(batches(questions.asked, 4))
+    found = list(batches(questions, range(len(questions.asked)), 4))
     assert sorted(place for batch in found for place in batch) == list(range(len(questions.asked)))
     lengths = [len(questions.asked[place].ids) for batch in found for place in batch]
     assert lengths == sorted(lengths)
 
 
-def test_prompts_are_padded_on_the_left(loaded):
-    batch = padded([torch.tensor([5]), torch.tensor([6, 7, 8])], loaded.processor.tokenizer)
-    assert batch["input_ids"].tolist() == [[0, 0, 5], [6, 7, 8]]
+def test_prompts_are_padded_on_the_left():
+    short, long = torch.tensor([5]), torch.tensor([6, 7, 8])
+    rows = [
+        Asked(0, "", {"input_ids": ids, "mm_token_type_ids": ids * 0 + 1}) for ids in (short, long)
+    ]
+    batch = padded(rows, pad=9)
+    assert batch["input_ids"].tolist() == [[9, 9, 5], [6, 7, 8]]
     assert batch["attention_mask"].tolist() == [[0, 0, 1], [1, 1, 1]]
-
-
-def test_requests_merge_only_where_one_pass_can_serve_both():
-    cls, keys = SignalRequest(cls_layers=(2,)), SignalRequest(cls_layers=(1, 3), keys_layer=2)
-    assert compatible(cls, keys)
-    assert merged(cls, keys) == SignalRequest(cls_layers=(1, 2, 3), keys_layer=2)
-    assert not compatible(SignalRequest(keys_layer=1), keys)
+    assert batch["mm_token_type_ids"].tolist() == [[0, 0, 1], [1, 1, 1]]
 
 
 def test_a_broken_image_is_named(loaded, probe, tmp_path):

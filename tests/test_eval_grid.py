@@ -10,14 +10,15 @@ from PIL import Image
 from tiny_probe import tiny_loaded, write_probe
 
 import lvlm_prune.assets
-from lvlm_prune.eval.evaluate import evaluate_benchmark
-from lvlm_prune.eval.grid import Grid, grid_configs
+from lvlm_prune.eval.configs import grid_configs
+from lvlm_prune.eval.evaluate import EvalSettings, evaluate_benchmark
+from lvlm_prune.eval.grid import Grid
 from lvlm_prune.eval.interval import paired_bootstrap
 from lvlm_prune.eval.plot import check_plot_extra, spread
 from lvlm_prune.eval.probe import load_probe
 from lvlm_prune.methods import METHODS
 
-RUNS = ["unpruned", "cls-9", "cls-4", "cls-9-sinks-keep", "cls-4-sinks-keep", "random-9"]
+RUNS = ["unpruned", "cls-9", "cls-4", "cls-9-sinks-keep", "cls-4-sinks-keep", "mmtok-9"]
 
 
 @pytest.fixture(scope="module")
@@ -31,19 +32,15 @@ def model_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def settings(model_folder):
-    return {
-        "benchmark": "probe",
-        "model": str(model_folder),
-        "methods": ["cls", "random", "pool"],
-        "keeps": [9, 4],
-        "sinks": ["ignore", "keep"],
-        "plant": False,
-        "pairs": ["random"],
-        "limit": 2,
-        "batch_size": 4,
-        "seed": 0,
-        "device": "cpu",
-    }
+    return EvalSettings(
+        models=[str(model_folder)],
+        methods=["cls", "mmtok", "random", "pool"],
+        keeps=[9, 4],
+        sinks=["ignore", "keep"],
+        pairs=["random"],
+        limit=2,
+        batch_size=4,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +50,15 @@ def ran(tmp_path_factory, settings):
     probe = write_probe(folder / "probe")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lvlm_prune.assets, "probe_path", lambda: probe)
-        results = evaluate_benchmark(**settings, out=folder / "out")
-    return results, folder / "out"
+        (found,) = evaluate_benchmark(settings, folder / "out")
+    return found.results, folder / "out"
 
 
 @pytest.fixture(scope="module")
 def loaded_grid(tmp_path_factory):
     """Three runs straight from `Grid`."""
     probe = load_probe(write_probe(tmp_path_factory.mktemp("same") / "probe"), limit=2)
-    configs = grid_configs(["cls", "vtc_cls", "pool"], [9], ["ignore"], seed=0)
+    configs = grid_configs(["cls", "vtc_cls", "pool"], [9], ["ignore"])
     configs[1] = replace(configs[1], options={"start_layer": 2})
     return Grid(tiny_loaded(), probe, configs, pairs=["vtc_cls"]).run()[1:]
 
@@ -70,7 +67,7 @@ def test_runs_and_their_folders(ran):
     results, out = ran
     names = [result.name for result in results]
     assert names[:6] == RUNS
-    assert len(names) == 1 + 2 * 2 * 2 + 2, "pool ranks nothing, so it knows one sink policy"
+    assert len(names) == 1 + 3 * 2 * 2 + 2, "pool ranks nothing, so it knows one sink policy"
     assert {path.name for path in out.iterdir()} == {
         *names, "results.json", "table.md", "accuracy.png", "overlays.png", "budgets.png"
     }  # fmt: skip
@@ -115,6 +112,9 @@ def test_every_run_but_random_is_compared_with_random(ran):
 def test_kept_sinks_are_counted(ran):
     results, _ = ran
     for result in results:
+        if result.config.method == "mmtok":
+            assert result.sinks is None, "every question has its own tokens"
+            continue
         assert result.sinks.kept <= result.sinks.found
         if result.unpruned or result.config.sinks == "keep":
             assert result.sinks.kept == result.sinks.found
@@ -152,7 +152,7 @@ def test_pictures_are_drawn(ran, name):
 
 def test_unknown_benchmark(settings, tmp_path):
     with pytest.raises(ValueError, match="unknown benchmark 'mmbench'; known: probe"):
-        evaluate_benchmark(**{**settings, "benchmark": "mmbench"}, out=tmp_path / "out")
+        evaluate_benchmark(replace(settings, benchmark="mmbench"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -160,7 +160,7 @@ def test_settings_are_checked_before_the_first_answer(settings, tmp_path, monkey
     probe = write_probe(tmp_path / "probe")
     monkeypatch.setattr(lvlm_prune.assets, "probe_path", lambda: probe)
     with pytest.raises(ValueError, match="keep=37"):
-        evaluate_benchmark(**{**settings, "keeps": [9, 37]}, out=tmp_path / "out")
+        evaluate_benchmark(replace(settings, keeps=[9, 37]), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -182,7 +182,7 @@ def test_grid_leaves_the_baseline_out_and_repeats_nothing():
 
 def test_equal_budgets_are_one_run(tmp_path):
     probe = load_probe(write_probe(tmp_path / "probe"), limit=1)
-    configs = grid_configs(["cls", "grid"], [9, 0.25, 4], ["ignore"], seed=0)
+    configs = grid_configs(["cls", "grid"], [9, 0.25, 4], ["ignore"])
     stages = Grid(tiny_loaded(), probe, configs).stages
     assert [(s.config.method, s.config.keep) for s in stages] == [
         ("identity", 1.0), ("cls", 9), ("cls", 4), ("grid", 9), ("grid", 4)

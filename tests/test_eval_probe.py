@@ -9,7 +9,8 @@ from tiny_models import prompts, tiny_llava
 from lvlm_prune.assets import ASSETS, model_path, probe_path
 from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.config import PruneConfig
-from lvlm_prune.eval.grid import Grid, grid_configs
+from lvlm_prune.eval.configs import grid_configs
+from lvlm_prune.eval.grid import Grid
 from lvlm_prune.eval.prefill import StageTimes, interleaved, medians
 from lvlm_prune.eval.probe import MME_TASKS, POPE_SPLITS, load_probe
 from lvlm_prune.loading import load
@@ -65,7 +66,7 @@ def test_bundled_model_answers_and_prunes(probe):
     assert next(loaded.model.parameters()).dtype == torch.float32
     assert not loaded.model.training
     few = load_probe(probe_path(), limit=8)
-    grid = Grid(loaded, few, grid_configs(["cls", "random"], [0.25], ["ignore"], seed=0))
+    grid = Grid(loaded, few, grid_configs(["cls", "random"], [0.25], ["ignore"]))
     full, cls, random = grid.run()
     assert full.accuracy > 0.75
     assert (full.total, cls.kept, random.kept) == (196, 49, 49)

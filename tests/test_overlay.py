@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from lvlm_prune.eval.panels import Panel, panel_grid
-from lvlm_prune.overlay import OUTLINE, draw_kept, draw_scores, enlarge, model_view
+from lvlm_prune.overlay import OUTLINE, draw_kept, draw_scores, enlarge
+from lvlm_prune.views import model_view
 
 RED = Image.new("RGB", (112, 112), (250, 20, 20))
 GRID = (14, 14)

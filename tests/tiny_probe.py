@@ -21,9 +21,16 @@ TEMPLATE = (
 WORDS = "user assistant : yes no is there a an in the image this ? please answer or . cat dog bus"
 
 
-def tiny_processor() -> LlavaProcessor:
-    """Word-level tokenizer with the tiny model's special tokens, and 42-pixel images."""
-    words = {"<pad>": PAD, "<s>": 1, "</s>": 2, "<unk>": 3, "<image>": IMAGE_TOKEN}
+def tiny_tokenizer(
+    special: dict[str, int], named: dict[str, str] | None = None
+) -> PreTrainedTokenizerFast:
+    """Word-level tokenizer for the tiny models.
+
+    Args:
+        special: ids of the image's own tokens.
+        named: attributes under which a processor looks for them.
+    """
+    words = {"<pad>": PAD, "<s>": 1, "</s>": 2, "<unk>": 3, **special}
     free = (number for number in range(99) if number not in words.values())
     words |= dict(zip(WORDS.split(), free, strict=False))
     words |= {f"word{number}": number for number in free}
@@ -33,19 +40,24 @@ def tiny_processor() -> LlavaProcessor:
     core.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", 1)]
     )
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token="<pad>",
         bos_token="<s>",
         eos_token="</s>",
         unk_token="<unk>",
-        additional_special_tokens=["<image>"],
+        additional_special_tokens=list(special),
         padding_side="left",
+        **(named or {}),
     )
+
+
+def tiny_processor() -> LlavaProcessor:
+    """The tiny LLaVA's tokenizer, and 42-pixel images."""
     size = {"height": 42, "width": 42}
     return LlavaProcessor(
         image_processor=CLIPImageProcessorPil(size={"shortest_edge": 42}, crop_size=size),
-        tokenizer=tokenizer,
+        tokenizer=tiny_tokenizer({"<image>": IMAGE_TOKEN}),
         patch_size=7,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
