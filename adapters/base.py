@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
 
 from lvlm_prune.adapters.encoded import Encoded, ImageGroup
 from lvlm_prune.errors import UnsupportedModelError
@@ -59,7 +58,7 @@ class Adapter(ABC):
     @abstractmethod
     def _groups(
         self,
-        outputs: ModelOutput,
+        outputs: Any,
         arguments: Mapping[str, Any],
         modality: str,
         reader: AttentionReader,

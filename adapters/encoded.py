@@ -7,6 +7,7 @@ placeholders that stand for no patch. An image may consist of tiles, and a video
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -182,7 +183,7 @@ def _together(groups: Sequence[ImageGroup]) -> ImageGroup:
     if len(groups) == 1:
         return groups[0]
     first = groups[0]
-    rows: dict[str, Tensor] = {}
+    rows: dict[str, Any] = {}
     for name in (*TOKEN_AXES, "cls_hidden", "fingerprint"):
         if getattr(first.signals, name) is not None:
             rows[name] = torch.cat([getattr(group.signals, name) for group in groups])

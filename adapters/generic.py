@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.utils import ModelOutput
 
 from lvlm_prune.adapters.base import Adapter, check_forward, pixel_fingerprint
 from lvlm_prune.adapters.encoded import Grouping, ImageGroup, whole
@@ -107,7 +106,7 @@ class GenericAdapter(Adapter):
 
     def _groups(
         self,
-        outputs: ModelOutput,
+        outputs: Any,
         arguments: Mapping[str, Any],
         modality: str,
         reader: AttentionReader,
@@ -159,7 +158,7 @@ class GenericAdapter(Adapter):
             return entries
         return list(torch.cat(entries).split(runs))
 
-    def _deepstack(self, outputs: ModelOutput, entries: list[Tensor]) -> list[list[Tensor]]:
+    def _deepstack(self, outputs: Any, entries: list[Tensor]) -> list[list[Tensor]]:
         """Features for the LLM's first layers, one entry an image in each; often none."""
         layers = [list(layer) for layer in getattr(outputs, "deepstack_features", None) or []]
         wanted = [len(entry) for entry in entries]

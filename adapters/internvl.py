@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.utils import ModelOutput
 
 from lvlm_prune.adapters.base import Adapter, pixel_fingerprint
 from lvlm_prune.adapters.encoded import Grouping, ImageGroup, frames, map_tokens
@@ -94,7 +93,7 @@ class InternVLAdapter(Adapter):
         return [[TileSize(n, n)] * count for count in self._tile_counts(arguments, n, tiles)]
 
     def _tile_signals(
-        self, outputs: ModelOutput, reader: AttentionReader, threshold: float | None
+        self, outputs: Any, reader: AttentionReader, threshold: float | None
     ) -> Signals:
         """Signals of all tiles of a call."""
         layer = self.model.config.vision_feature_layer
@@ -115,7 +114,7 @@ class InternVLAdapter(Adapter):
 
     def _groups(
         self,
-        outputs: ModelOutput,
+        outputs: Any,
         arguments: Mapping[str, Any],
         modality: str,
         reader: AttentionReader,

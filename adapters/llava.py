@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
-from transformers.utils import ModelOutput
 
 from lvlm_prune.adapters.base import Adapter, Shrink, pixel_fingerprint
 from lvlm_prune.adapters.encoded import ImageGroup, whole
@@ -121,7 +120,7 @@ class LlavaAdapter(Adapter):
 
     def _tile_signals(
         self,
-        outputs: ModelOutput,
+        outputs: Any,
         reader: AttentionReader,
         threshold: float | None,
         grid: tuple[int, int],
@@ -143,7 +142,7 @@ class LlavaAdapter(Adapter):
 
     def _groups(
         self,
-        outputs: ModelOutput,
+        outputs: Any,
         arguments: Mapping[str, Any],
         modality: str,
         reader: AttentionReader,

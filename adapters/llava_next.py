@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
-from transformers.utils import ModelOutput
 
 from lvlm_prune.adapters.base import pixel_fingerprint
 from lvlm_prune.adapters.encoded import Grouping, ImageGroup, Part, frames, map_tokens
@@ -84,7 +83,7 @@ class LlavaNextAdapter(LlavaAdapter):
 
     def _groups(
         self,
-        outputs: ModelOutput,
+        outputs: Any,
         arguments: Mapping[str, Any],
         modality: str,
         reader: AttentionReader,
@@ -133,7 +132,8 @@ class LlavaNextAdapter(LlavaAdapter):
             else Part(own.flatten(), (own.shape[0], own.shape[1]))
             for number, own in _cut(picture, places, across)
         ]
-        whole_picture = Part(picture.flatten(), tuple(picture.shape), signals.cls_hidden)
+        shape = (picture.shape[0], picture.shape[1])
+        whole_picture = Part(picture.flatten(), shape, signals.cls_hidden)
         return ImageGroup(
             [image], signals, (base, whole_picture), (base, *tiled), rows, features[None]
         )
@@ -161,7 +161,7 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
 
     def _groups(
         self,
-        outputs: ModelOutput,
+        outputs: Any,
         arguments: Mapping[str, Any],
         modality: str,
         reader: AttentionReader,

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
-from transformers.utils import ModelOutput
 
 from lvlm_prune.adapters.base import Adapter, Shrink, pixel_fingerprint
 from lvlm_prune.adapters.encoded import Grouping, ImageGroup, frames
@@ -81,7 +80,7 @@ class QwenVLAdapter(Adapter):
 
     def _groups(
         self,
-        outputs: ModelOutput,
+        outputs: Any,
         arguments: Mapping[str, Any],
         modality: str,
         reader: AttentionReader,

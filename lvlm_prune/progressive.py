@@ -18,6 +18,7 @@ from lvlm_prune.budget import tokens_to_keep
 from lvlm_prune.methods.contract import EncoderLayer, EncoderShape, Step, UnitState
 from lvlm_prune.readings import AttentionReader
 from lvlm_prune.signals import SignalRequest
+from lvlm_prune.tap import Recorder
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,7 @@ class ProgressiveReader(AttentionReader):
         self._patches: list[int] = []
         self._seen: dict[int, int] = {}
 
-    def recorders(
-        self, modules: Mapping[int, nn.Module]
-    ) -> dict[nn.Module, Callable[[Tensor, Tensor, Tensor, float], Tensor | None]]:
+    def recorders(self, modules: Mapping[int, nn.Module]) -> dict[nn.Module, Recorder]:
         """One recorder for each layer; it returns the keys that take part."""
         return {
             module: partial(self._window if layer in self.windowed else self._layer, layer)

@@ -7,7 +7,7 @@ is row 0 where there is one, is cut off. Knows nothing of mergers or prompts.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -22,6 +22,7 @@ from lvlm_prune.attention import (
 )
 from lvlm_prune.signals import SignalRequest
 from lvlm_prune.sinks import vit_sinks
+from lvlm_prune.tap import Recorder
 
 Sequence = tuple[Tensor, Tensor, float]
 
@@ -40,9 +41,7 @@ class AttentionReader:
         self._rows: dict[str, list[Tensor]] = defaultdict(list)
         self._sequences: list[Sequence] = []
 
-    def recorders(
-        self, modules: Mapping[int, nn.Module]
-    ) -> dict[nn.Module, Callable[[Tensor, Tensor, Tensor, float], None]]:
+    def recorders(self, modules: Mapping[int, nn.Module]) -> dict[nn.Module, Recorder]:
         """One recorder for each tapped layer."""
         return {module: partial(self._record, layer) for layer, module in modules.items()}
 

@@ -85,13 +85,14 @@ def _tapped_attention(
         scale = query.shape[-1] ** -0.5 if scale is None else scale
         borders = kwargs.get("cu_seq_lens_q")
         lengths = [query.shape[2]] if borders is None else borders.diff().tolist()
-        packed = list(zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True))
+        split = [tensor.split(lengths, dim=2) for tensor in (query, key, value)]
+        packed = list(zip(*split, strict=True))
         with torch.no_grad():
-            masks = [recorder(*(x.detach() for x in sequence), scale) for sequence in packed]
+            masks = [recorder(q.detach(), k.detach(), v.detach(), scale) for q, k, v in packed]
         if any(mask is not None for mask in masks):
             return _masked_attention(module, packed, masks, scale), None
     # Flash attention reads its kernel's name off the module, and other threads use this one.
-    plain = copy.copy(module)
+    plain: Any = copy.copy(module)
     config: Any = module.config
     plain.config = config._lvlm_prune_base
     # Eager attention is no registered function: each modeling file has its own.
