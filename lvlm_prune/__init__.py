@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lvlm_prune.attachment import Attachment, attach, prune_inputs
+    from lvlm_prune.clip_text import ClipText
     from lvlm_prune.config import PruneConfig
+    from lvlm_prune.processors import load_processor
     from lvlm_prune.report import PruneReport
     from lvlm_prune.splice import Plan
 
@@ -20,6 +22,8 @@ _HOMES = {
     "Attachment": "lvlm_prune.attachment",
     "attach": "lvlm_prune.attachment",
     "prune_inputs": "lvlm_prune.attachment",
+    "ClipText": "lvlm_prune.clip_text",
+    "load_processor": "lvlm_prune.processors",
     "PruneConfig": "lvlm_prune.config",
     "PruneReport": "lvlm_prune.report",
     "Plan": "lvlm_prune.splice",
@@ -27,11 +31,13 @@ _HOMES = {
 
 __all__ = [
     "Attachment",
+    "ClipText",
     "Plan",
     "PruneConfig",
     "PruneReport",
     "__version__",
     "attach",
+    "load_processor",
     "prune_inputs",
 ]
 
