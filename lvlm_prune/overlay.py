@@ -19,7 +19,7 @@ from lvlm_prune.views import View
 SIDE = 448  # pixels; small images are enlarged to about this
 OUTLINE = (255, 176, 0)  # amber: bright for every kind of colour vision on grey and on colours
 DIM = 0.5  # brightness of dropped tokens
-GAP = 6  # pixels between two views, before enlarging
+GAP = 6  # pixels between two views, fewer than between two panels
 # Viridis, which grows in brightness for every kind of colour vision.
 VIRIDIS = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 
@@ -178,19 +178,20 @@ def _composed(
     rows: Sequence[Sequence[View]], draw: Callable[[Image.Image, View], Image.Image], side: int
 ) -> Image.Image:
     """Draw all views, enlarged alike, in rows on white."""
-    width = max(sum(view.image.width + GAP for view in row) - GAP for row in rows)
+    wide = max(sum(view.image.width for view in row) for row in rows)
     heights = [max(view.image.height for view in row) for row in rows]
-    height = sum(heights) + GAP * (len(rows) - 1)
-    factor = max(1, round(side / max(width, height)))
-    canvas = Image.new("RGB", (width * factor, height * factor), "white")
+    factor = max(1, round(side / max(wide, sum(heights))))
+    widths = [sum(factor * view.image.width + GAP for view in row) - GAP for row in rows]
+    tall = sum(factor * height + GAP for height in heights) - GAP
+    canvas = Image.new("RGB", (max(widths), tall), "white")
     top = 0
-    for row, tall in zip(rows, heights, strict=True):
+    for row, height in zip(rows, heights, strict=True):
         left = 0
         for view in row:
             drawn = draw(_times(view.image.convert("RGB"), factor), view)
-            canvas.paste(drawn, (left * factor, top * factor))
-            left += view.image.width + GAP
-        top += tall + GAP
+            canvas.paste(drawn, (left, top))
+            left += drawn.width + GAP
+        top += factor * height + GAP
     return canvas
 
 

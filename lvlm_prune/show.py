@@ -106,7 +106,7 @@ def show_run(
     )
     typer.echo(table(loaded, question, shown, threads))
     with torch.inference_mode():
-        (choice,) = stages[1].select(stages[1].encode(inputs))
+        choice = whole(stages[1].select(stages[1].encode(inputs)))
     drawn = figure(loaded, picture, question, inputs, shown, choice)
     if drawn is None:
         typer.echo("no picture: this model's visual tokens form no grid that is known")
@@ -179,13 +179,54 @@ def table(loaded: Loaded, question: str, shown: Sequence[Shown], timed_threads: 
     )
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What was chosen of the whole image.
+
+    Args:
+        tiles: placeholders and grid of each tile.
+        kept: kept placeholders, `[K]`.
+        scores: `[N]`, or None where the method ranks no tokens.
+        sinks: `[N]` bool, or None where the config ignores them.
+        total: N.
+    """
+
+    tiles: list[tuple[Tensor, tuple[int, int]]]
+    kept: Tensor
+    scores: Tensor | None
+    sinks: Tensor | None
+    total: int
+
+
+def whole(choices: Sequence[Choice]) -> Drawn:
+    """One choice from those for an image, which some models encode as several."""
+    totals = [choice.rows.total for choice in choices]
+    starts = [sum(totals[:number]) for number in range(len(totals))]
+    tiles = [
+        (rows.cpu() + start, grid)
+        for start, choice in zip(starts, choices, strict=True)
+        for rows, grid in choice.tiles
+    ]
+    kept = [c.rows.kept.cpu() + start for start, c in zip(starts, choices, strict=True)]
+    scores = [choice.scores.cpu() for choice in choices if choice.scores is not None]
+    sinks = [choice.sinks.cpu() for choice in choices if choice.sinks is not None]
+    every = len(choices)
+    return Drawn(
+        tiles,
+        torch.cat(kept),
+        torch.cat(scores) if len(scores) == every else None,
+        torch.cat(sinks) if len(sinks) == every else None,
+        sum(totals),
+    )
+
+
 def figure(
     loaded: Loaded,
     picture: Image.Image,
     question: str,
     inputs: dict[str, Tensor],
     shown: Sequence[Shown],
-    choice: Choice,
+    choice: Drawn,
 ) -> Image.Image | None:
     """The image, the kept tokens and, where the method ranks tokens, their scores.
 
@@ -196,20 +237,18 @@ def figure(
     if not rows:
         return None
     full, pruned = shown
-    kept, total = choice.rows.kept.cpu(), choice.rows.total
-    sinks = None if choice.sinks is None else choice.sinks.cpu()
     panels = [
         Panel(draw_views(rows), f"{full.tokens} visual tokens (unpruned)", f"answer: {full.text}"),
         Panel(
-            draw_kept_views(rows, kept, sinks, total),
+            draw_kept_views(rows, choice.kept, choice.sinks, choice.total),
             f"{pruned.tokens} kept by {pruned.name}",
-            f"answer: {pruned.text}" + ("" if sinks is None else "; crosses: ViT sinks"),
+            f"answer: {pruned.text}" + ("" if choice.sinks is None else "; crosses: ViT sinks"),
         ),
     ]
     if choice.scores is not None:
         panels.append(
             Panel(
-                draw_score_views(rows, choice.scores.cpu(), kept),
+                draw_score_views(rows, choice.scores, choice.kept),
                 f"scores of {pruned.name}",
                 "yellow: high, kept tokens outlined",
             )

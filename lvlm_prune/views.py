@@ -55,14 +55,14 @@ def views(
         Rows of views; none where the tokens form no grid that could be drawn.
     """
     seen = seen_images(inputs, processor)
-    if len(tiles) == 1:
-        rows, grid = tiles[0]
-        grid = guessed_grid(grid, picture)
-        return fitted([[View(seen[0], rows, grid)]]) if grid else []
-    if len(tiles) == len(seen):
-        shown = [View(image, rows, grid) for image, (rows, grid) in zip(seen, tiles, strict=True)]
-        return fitted(_laid_out(shown, picture))
-    if len(tiles) == 2:
+    if len(tiles) == len(seen) or len(tiles) == 1 and seen:
+        shown = [
+            View(image, rows, known)
+            for image, (rows, grid) in zip(seen, tiles, strict=False)
+            if (known := guessed_grid(grid, picture if len(tiles) == 1 else image))
+        ]
+        return fitted(_laid_out(shown, picture)) if len(shown) == len(tiles) else []
+    if len(tiles) == 2 and seen:
         (base_rows, base_grid), (rows, grid) = tiles
         # Without its padding, the joined picture is the image in the tiles' resolution.
         token = seen[0].width // base_grid[1]
@@ -74,10 +74,13 @@ def views(
 
 
 def seen_images(inputs: Mapping[str, Tensor], processor: Any) -> list[Image.Image]:
-    """The pictures that an image's pixel tensor holds."""
+    """The pictures that an image's pixel tensor holds; none where its layout is not known."""
     pixels = inputs["pixel_values"]
     mean, std = processor.image_mean, processor.image_std
-    if pixels.dim() == 2:
+    packed = pixels.dim() == 2 and "image_grid_thw" in inputs
+    if not packed and (pixels.dim() < 4 or pixels.shape[-3] != len(mean)):
+        return []
+    if packed:
         unit = getattr(processor, "merge_size", 1)
         frames = getattr(processor, "temporal_patch_size", 1)
         _, h, w = inputs["image_grid_thw"][0].tolist()
@@ -138,6 +141,8 @@ def _laid_out(shown: list[View], picture: Image.Image) -> list[list[View]]:
 
     Without a thumbnail the number of tiles may be a product, too; then all are in rows.
     """
+    if len(shown) == 1:
+        return [shown]
     count = len(shown) - 1
     shapes = [(h, count // h) for h in range(1, count + 1) if count % h == 0]
     aspect = picture.width / picture.height

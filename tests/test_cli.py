@@ -114,11 +114,11 @@ def test_run(photo, model_folder, tmp_path, method):
         (("--keep", "0"), "--keep 0: keep must leave at least one token"),
         (("--keep", "x"), "--keep x"),
         (("--keep", "37"), "more than the 36 visual tokens"),
-        (("--sinks", "all"), "ignore, keep, drop, only"),
+        (("--sinks", "all"), "ignore, keep, drop, only, query"),
         (("--sinks", "drop", "--method", "grid"), "ranks no tokens"),
         (("--device", "abacus"), "'abacus' cannot be used"),
         (("--save", "picture.txt"), ".png file"),
-        (("--plant-sinks",), "bundled model only"),
+        (("--plant-sinks",), "sinks can be planted in the bundled"),
     ],
 )
 def test_mistakes_end_in_one_sentence(
