@@ -1,7 +1,10 @@
 """Measure what pruning costs and saves: `lvlm-prune speed`.
 
 In: a preset of shapes, methods and a budget. Out: `speed.json` (every round, the summary and the
-environment), `speed.md` (the table) and the same table on the terminal. Every round runs the
+environment), `speed.md` (the table) and the same table on the terminal. Presets measure whole
+answers, here, or the share of selection (`speed_selection`) or of signals (`speed_signals`).
+
+For whole answers, every round runs the
 unpruned model and each method once, each next to a run of the ideal, in an order that is shuffled
 anew, so that a busy moment hits all of them; `speed_clock` says how each time is measured,
 `speed_memory` the peak, `speed_variants` what the ideal is. Attaching is not timed: it happens
@@ -12,47 +15,47 @@ least. With more threads that clock would count waiting threads, so the wall clo
 GPU. How good the answers are is another question.
 """
 
-import json
-import os
-import platform
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-import typer
 from tqdm import tqdm
 
-from lvlm_prune import __version__
 from lvlm_prune.eval.speed_clock import time_answer
 from lvlm_prune.eval.speed_memory import peak_and_tokens
-from lvlm_prune.eval.speed_models import preset_named
+from lvlm_prune.eval.speed_presets import SpeedPreset, preset_named
+from lvlm_prune.eval.speed_report import (
+    clock_for,
+    command,
+    environment,
+    limited_threads,
+    machine,
+    write,
+)
+from lvlm_prune.eval.speed_selection import measure_selection
+from lvlm_prune.eval.speed_signals import SIGNALS, measure_signals
 from lvlm_prune.eval.speed_table import sentence, summarise, table
 from lvlm_prune.eval.speed_variants import IDEAL, UNPRUNED, Workload, make_workload, prepared
-
-CLOCKS = {"cpu": "CPU time of the process", "wall": "wall clock"}
 
 
 def measure_speed(
     preset: str,
-    methods: Sequence[str],
-    keep: int | float,
+    methods: Sequence[str] | None,
+    keep: int | float | None,
     repeats: int,
     new_tokens: int,
     threads: int | None,
     out: Path,
     device: str,
 ) -> dict[str, Any]:
-    """Time every method beside the unpruned model and the ideal, and write the results.
+    """Measure what a preset is for, and write the results.
 
     Args:
-        preset: name of the shapes, see `speed_models`.
-        methods: names of pruning methods.
-        keep: tokens per image (int) or share of them (float).
+        preset: name of the shapes, see `speed_presets`, or `signals`.
+        methods: names of pruning methods; None is the preset's own choice.
+        keep: tokens per image (int) or share of them (float); None is the preset's own budget.
         repeats: interleaved rounds that count; one more goes first to warm up.
         new_tokens: tokens to decode, at least 2.
         threads: CPU threads of torch; None is one on the CPU and torch's own choice for a GPU.
@@ -65,23 +68,42 @@ def measure_speed(
     Raises:
         ValueError: a preset, device, method or budget that cannot be run; see the message.
     """
-    shapes = preset_named(preset, device)
     if threads is None and device == "cpu":
         threads = 1
-    names = [UNPRUNED, IDEAL, *dict.fromkeys(methods)]
-    with _threads(threads):
+    if preset == SIGNALS:
+        return measure_signals(repeats, threads, out, device)
+    shapes = preset_named(preset, device)
+    names = list(dict.fromkeys(shapes.method_names() if methods is None else methods))
+    budget = shapes.keep if keep is None else keep
+    if shapes.measures == "selection":
+        return measure_selection(shapes, names, budget, repeats, threads, out, device)
+    return _measure_answers(shapes, names, budget, repeats, new_tokens, threads, out, device)
+
+
+def _measure_answers(
+    shapes: SpeedPreset,
+    methods: Sequence[str],
+    keep: int | float,
+    repeats: int,
+    new_tokens: int,
+    threads: int | None,
+    out: Path,
+    device: str,
+) -> dict[str, Any]:
+    """Time every method beside the unpruned model and the ideal; see `measure_speed`."""
+    names = [UNPRUNED, IDEAL, *methods]
+    with limited_threads(threads):
         work = make_workload(shapes, device, keep, new_tokens)
         for name in names:
             with prepared(work, name):
                 pass  # a method that cannot be attached is refused before anything is measured
-        clock = "cpu" if device == "cpu" and torch.get_num_threads() == 1 else "wall"
-        environment = _environment(work)
+        clock, facts = clock_for(device), environment(work.device)
         counts, rows = run_rounds(work, names, repeats)
     summaries = summarise(rows, counts, clock)
     results = {
         "settings": {
-            "preset": preset,
-            "method": ",".join(names[2:]),
+            "preset": shapes.name,
+            "method": ",".join(methods),
             "keep": keep,
             "repeats": repeats,
             "new_tokens": new_tokens,
@@ -90,16 +112,12 @@ def measure_speed(
         },
         "preset": asdict(shapes),
         "clock": clock,
-        "environment": environment,
+        "environment": facts,
         "variants": {name: asdict(summary) for name, summary in summaries.items()},
         "meaning": sentence(summaries, shapes.visual_tokens),
         "rounds": rows,
     }
-    text = _page(results, table(summaries))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "speed.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    (out / "speed.md").write_text(text + "\n", encoding="utf-8")
-    typer.echo(f"{text}\n\nwritten: {out / 'speed.json'}, {out / 'speed.md'}")
+    write(results, _page(results, table(summaries)), out)
     return results
 
 
@@ -169,49 +187,17 @@ def _run_round(
     return rows
 
 
-def _environment(work: Workload) -> dict[str, Any]:
-    """Versions, machine and how busy it is."""
-    on_gpu = work.device.type == "cuda"
-    return {
-        "lvlm_prune": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "device": torch.cuda.get_device_name(work.device) if on_gpu else _cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
-    }
-
-
-def _cpu_name() -> str:
-    """Model of the CPU; only Linux tells it in a file."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    found = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return found[0] if found else platform.processor() or platform.machine()
-
-
 def _page(results: dict[str, Any], rows: str) -> str:
     """What was run, the table, and what it means."""
-    environment, settings, preset = (results[k] for k in ("environment", "settings", "preset"))
-    load = environment["load_average"]
-    busy = "" if load is None else f", load average {load[0]:.1f} on {environment['cores']} cores"
-    options = [
-        f"--{name.replace('_', '-')} {value}"
-        for name, value in settings.items()
-        if value is not None
-    ]
+    preset = results["preset"]
     encoder, llm = (f"{preset[k]['depth']} x {preset[k]['width']}" for k in ("vision", "llm"))
     return "\n".join(
         [
-            f"`lvlm-prune speed {' '.join(options)}`",
+            command(results["settings"]),
             "",
-            f"Random weights ({preset['dtype']}): encoder {encoder}, LLM {llm}, "
-            f"{preset['text_tokens']} text tokens. {environment['device']}, threads: "
-            f"{environment['threads']}{busy}; torch {environment['torch']}, transformers "
-            f"{environment['transformers']}. {CLOCKS[results['clock']]}; medians of the rounds; "
+            f"Random weights ({preset['dtype']}): {preset['kind']}, encoder {encoder}, LLM {llm}, "
+            f"{preset['text_tokens']} text tokens. "
+            f"{machine(results['environment'], results['clock'])}; medians of the rounds; "
             "ratios of end to end times, to the ideal run next to it and to the unpruned run of "
             "the same round, with their quartiles.",
             "",
@@ -220,14 +206,3 @@ def _page(results: dict[str, Any], rows: str) -> str:
             results["meaning"],
         ]
     )
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Let torch use this many CPU threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if count is None else count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

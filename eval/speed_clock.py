@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from transformers.generation import BaseStreamer
 
+from lvlm_prune.adapters import adapter_for
 from lvlm_prune.eval.speed_variants import Answer, Workload
 
 MEASURES = ("end_to_end", "encoder", "stage", "prefill", "decode")
@@ -105,14 +106,16 @@ def time_answer(work: Workload, answer: Answer) -> dict[str, dict[str, float]]:
 @contextmanager
 def _marked(model: Any, stopwatch: Stopwatch) -> Iterator[None]:
     """Mark the borders of encoder and LLM while the block runs."""
+    family = adapter_for(model)
+    tower = ".".join(family.vision_layers.split(".")[:2])
     with ExitStack() as undo:
         for module, name in (
-            (model.model.vision_tower, "encoder starts"),
+            (model.get_submodule(tower), "encoder starts"),
             (model.model.language_model, "llm starts"),
         ):
             hook = module.register_forward_pre_hook(_marker(stopwatch, name))
             undo.callback(hook.remove)
-        hook = model.model.multi_modal_projector.register_forward_hook(
+        hook = model.get_submodule(family.projector).register_forward_hook(
             _marker(stopwatch, "encoder ends")
         )
         undo.callback(hook.remove)

@@ -1,124 +1,35 @@
 """Models of stated shapes with random weights, so that speed needs no download.
 
-In: the name of a preset and a device. Out: a `LlavaForConditionalGeneration` and a prompt of one
-image, as the processor would make them. Speed depends on shapes, not on what weights know; answers
-mean nothing here. Shapes of `llava-1.5-7b` are those of the checkpoint llava-hf/llava-1.5-7b-hf.
+In: a preset and a device. Out: a transformers model and a prompt of one image, as the processor
+would make them. Speed depends on shapes, not on what weights know; answers mean nothing here.
 """
 
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-
-from lvlm_prune.adapters import FAMILIES, supported
-
-# Presets that wait for their family, with its model type.
-PLANNED = {"llava-next-7b": "llava_next"}
-DEVICES = ("cpu", "cuda")
-
-
-@dataclass(frozen=True)
-class Layers:
-    """Shape of a stack of transformer layers."""
-
-    depth: int
-    width: int
-    heads: int
-    mlp: int
-
-
-@dataclass(frozen=True)
-class SpeedPreset:
-    """Shapes of a CLIP encoder, a Llama LLM and a prompt.
-
-    Args:
-        name: what `--preset` takes.
-        vision: the encoder; its last layer but one is projected.
-        llm: the LLM; every head has keys and values of its own.
-        image_size: side of the square image, pixels.
-        patch_size: side of a patch, pixels.
-        vocabulary: tokens; the placeholder is the first of the last 64, as in llava-1.5.
-        text_tokens: prompt tokens besides the image.
-        dtype: torch dtype by name.
-        needs_gpu: refuse the CPU.
-    """
-
-    name: str
-    vision: Layers
-    llm: Layers
-    image_size: int = 336
-    patch_size: int = 14
-    vocabulary: int = 32064
-    text_tokens: int = 60
-    dtype: str = "float32"
-    needs_gpu: bool = False
-
-    @property
-    def visual_tokens(self) -> int:
-        """N of an image."""
-        return (self.image_size // self.patch_size) ** 2
-
-    @property
-    def image_token(self) -> int:
-        """Id of the placeholder token."""
-        return self.vocabulary - 64
-
-
-_ALL = (
-    # CLIP-L/14-336 with 4 of its 24 layers, and an LLM that two cores can run in minutes.
-    SpeedPreset("cpu", Layers(4, 1024, 16, 4096), Layers(8, 1024, 16, 2752)),
-    SpeedPreset(
-        "llava-1.5-7b",
-        Layers(24, 1024, 16, 4096),
-        Layers(32, 4096, 32, 11008),
-        dtype="bfloat16",
-        needs_gpu=True,
-    ),
-    # Shows in seconds that the command works; its times mean nothing.
-    SpeedPreset(
-        "tiny",
-        Layers(4, 32, 4, 64),
-        Layers(3, 32, 4, 64),
-        image_size=56,
-        patch_size=7,
-        vocabulary=256,
-        text_tokens=10,
-    ),
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    SiglipVisionConfig,
 )
-PRESETS = {preset.name: preset for preset in _ALL}
 
+from lvlm_prune.eval.speed_presets import SpeedPreset
 
-def preset_named(name: str, device: str) -> SpeedPreset:
-    """Look a preset up and check that the device can run it.
-
-    Args:
-        name: name of the preset.
-        device: torch device, `cpu`, `cuda` or `cuda:1`.
-
-    Raises:
-        ValueError: no such preset or device, a family that is not supported, or a device that
-            cannot hold the model; the message says what can be run instead.
-    """
-    if name in PLANNED and PLANNED[name] not in [family.model_type for family in FAMILIES]:
-        raise ValueError(
-            f"preset {name!r} needs the model family {PLANNED[name]!r}, which cannot be pruned "
-            f"yet; supported: {supported()}; presets: {', '.join(PRESETS)}"
-        )
-    if name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
-    kind = device.split(":")[0]
-    if kind not in DEVICES:
-        raise ValueError(f"device must be cpu, cuda or cuda:NUMBER, got {device!r}")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' was asked for but torch finds no GPU; use --device cpu")
-    if PRESETS[name].needs_gpu and kind == "cpu":
-        raise ValueError(
-            f"preset {name!r} has its true shape and is meant for a GPU; add --device cuda, or use "
-            "--preset cpu"
-        )
-    return PRESETS[name]
+CLASSES: dict[str, Any] = {
+    "llava": LlavaForConditionalGeneration,
+    "llava_next": LlavaNextForConditionalGeneration,
+    "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration,
+}
+MERGE = 2  # patches along a side of a visual token of Qwen-VL
+FRAMES = 2  # frames in a patch of Qwen-VL
 
 
 def build_model(preset: SpeedPreset, device: str, seed: int = 0) -> Any:
@@ -130,9 +41,25 @@ def build_model(preset: SpeedPreset, device: str, seed: int = 0) -> Any:
         seed: seed of the weights.
 
     Returns:
-        A `LlavaForConditionalGeneration` in eval mode that never stops before `max_new_tokens`.
+        A model in eval mode that never stops before `max_new_tokens`.
     """
-    vision = CLIPVisionConfig(
+    config = _qwen_config(preset) if preset.kind == "qwen2_5_vl" else _llava_config(preset)
+    torch.manual_seed(seed)
+    with torch.device(device):
+        model = CLASSES[preset.kind]._from_config(
+            config, attn_implementation="sdpa", dtype=getattr(torch, preset.dtype)
+        )
+    # Random weights would end at a random place.
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = 0
+    return model.eval()
+
+
+def _llava_config(preset: SpeedPreset) -> LlavaConfig | LlavaNextConfig:
+    """LLaVA-1.5, or LLaVA-NeXT for a preset with tiles."""
+    siglip = preset.encoder == "siglip"
+    # SigLIP's pooling head makes no visual tokens.
+    vision = (partial(SiglipVisionConfig, vision_use_head=False) if siglip else CLIPVisionConfig)(
         hidden_size=preset.vision.width,
         intermediate_size=preset.vision.mlp,
         num_hidden_layers=preset.vision.depth,
@@ -145,26 +72,62 @@ def build_model(preset: SpeedPreset, device: str, seed: int = 0) -> Any:
         intermediate_size=preset.llm.mlp,
         num_hidden_layers=preset.llm.depth,
         num_attention_heads=preset.llm.heads,
-        num_key_value_heads=preset.llm.heads,
+        num_key_value_heads=preset.kv_heads or preset.llm.heads,
         vocab_size=preset.vocabulary,
         max_position_embeddings=4096,
         rms_norm_eps=1e-5,
     )
-    config = LlavaConfig(
+    settings: dict[str, Any] = {
+        "vision_config": vision,
+        "text_config": text,
+        "image_token_index": preset.image_token,
+        "vision_feature_layer": -1 if siglip else -2,
+        "vision_feature_select_strategy": "full" if siglip else "default",
+    }
+    if preset.kind == "llava":
+        return LlavaConfig(**settings)
+    return LlavaNextConfig(**settings, image_grid_pinpoints=[_picture_size(preset)])
+
+
+def _qwen_config(preset: SpeedPreset) -> Qwen2_5_VLConfig:
+    """Qwen2.5-VL; M-RoPE sections are those of the checkpoint, at the width of a head."""
+    head = preset.llm.width // preset.llm.heads
+    height = 3 * head // 16
+    vision = {
+        "depth": preset.vision.depth,
+        "hidden_size": preset.vision.width,
+        "num_heads": preset.vision.heads,
+        "intermediate_size": preset.vision.mlp,
+        "out_hidden_size": preset.llm.width,
+        "patch_size": preset.patch_size,
+        "spatial_merge_size": MERGE,
+        "temporal_patch_size": FRAMES,
+        "fullatt_block_indexes": list(preset.full_layers),
+        "window_size": 8 * preset.patch_size,
+    }
+    text = {
+        "hidden_size": preset.llm.width,
+        "intermediate_size": preset.llm.mlp,
+        "num_hidden_layers": preset.llm.depth,
+        "num_attention_heads": preset.llm.heads,
+        "num_key_value_heads": preset.kv_heads or preset.llm.heads,
+        "vocab_size": preset.vocabulary,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e6,
+            "mrope_section": [head // 2 - 2 * height, height, height],
+        },
+    }
+    first = preset.image_token
+    return Qwen2_5_VLConfig(
         vision_config=vision,
         text_config=text,
-        image_token_index=preset.image_token,
-        vision_feature_layer=-2,
+        image_token_id=first,
+        video_token_id=first + 1,
+        vision_start_token_id=first + 2,
+        vision_end_token_id=first + 3,
+        tie_word_embeddings=False,
     )
-    torch.manual_seed(seed)
-    with torch.device(device):
-        model: Any = LlavaForConditionalGeneration._from_config(
-            config, attn_implementation="sdpa", dtype=getattr(torch, preset.dtype)
-        )
-    # Random weights would end at a random place.
-    model.generation_config.eos_token_id = None
-    model.generation_config.pad_token_id = 0
-    return model.eval()
 
 
 def make_prompt(
@@ -179,14 +142,30 @@ def make_prompt(
         seed: seed of text and pixels.
 
     Returns:
-        `input_ids` and `attention_mask` `[1, L]`, `pixel_values` `[1, 3, height, width]`.
+        `input_ids` and `attention_mask` `[1, L]`, `pixel_values`, and what else the model's
+        processor makes for an image.
     """
     generator = torch.Generator().manual_seed(seed)
     text = torch.randint(1, preset.image_token, (preset.text_tokens,), generator=generator)
     image = torch.full((visual_tokens,), preset.image_token)
     half = preset.text_tokens // 2
     ids = torch.cat([text[:half], image, text[half:]]).unsqueeze(0)
-    size = (1, 3, preset.image_size, preset.image_size)
-    pixels = torch.randn(size, generator=generator).to(getattr(torch, preset.dtype))
-    prompt = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
+    prompt = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    side = preset.image_size
+    size: tuple[int, ...] = (1, 3, side, side)
+    if preset.kind == "llava_next":
+        size = (1, 1 + preset.tiles[0] * preset.tiles[1], 3, side, side)
+        prompt["image_sizes"] = torch.tensor([_picture_size(preset)])
+    elif preset.kind == "qwen2_5_vl":
+        height, width = (MERGE * rows for rows in preset.grid)
+        size = (height * width, 3 * FRAMES * preset.patch_size**2)
+        prompt["image_grid_thw"] = torch.tensor([[1, height, width]])
+        prompt["mm_token_type_ids"] = (ids == preset.image_token).int()
+    pixels = torch.randn(size, generator=generator)
+    prompt["pixel_values"] = pixels.to(getattr(torch, preset.dtype))
     return {name: value.to(device) for name, value in prompt.items()}
+
+
+def _picture_size(preset: SpeedPreset) -> list[int]:
+    """Height and width of an image that fills all tiles, pixels."""
+    return [rows * preset.image_size for rows in preset.tiles]

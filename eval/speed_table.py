@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lvlm_prune.eval.speed_clock import MEASURES
+from lvlm_prune.eval.speed_report import markdown_table
 from lvlm_prune.eval.speed_variants import IDEAL, UNPRUNED
 
 HEADER = (
@@ -107,11 +108,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 def table(summaries: Mapping[str, Summary]) -> str:
     """The summaries as an aligned Markdown table; ratios with their quartiles."""
-    lines = [HEADER, *(_cells(name, summary) for name, summary in summaries.items())]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
-    texts = ["| " + " | ".join(_padded(line, widths)) + " |" for line in (HEADER, *lines[1:])]
-    rule = "|".join(["", "-" * (widths[0] + 2), *("-" * (w + 1) + ":" for w in widths[1:]), ""])
-    return "\n".join([texts[0], rule, *texts[1:]])
+    return markdown_table([HEADER, *(_cells(name, one) for name, one in summaries.items())])
 
 
 def sentence(summaries: Mapping[str, Summary], total: int) -> str:
@@ -160,9 +157,3 @@ def _cells(name: str, summary: Summary) -> tuple[str, ...]:
         str(summary.encoder_of_unpruned),
         f"{summary.peak_mib:.1f}",
     )
-
-
-def _padded(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
-    """Names to the left, numbers to the right."""
-    first = cells[0].ljust(widths[0])
-    return [first, *(cell.rjust(w) for cell, w in zip(cells[1:], widths[1:], strict=True))]

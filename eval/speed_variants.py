@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from lvlm_prune import attach
+from lvlm_prune.adapters import Adapter, adapter_for
 from lvlm_prune.budget import tokens_to_keep
-from lvlm_prune.eval.speed_models import SpeedPreset, build_model, make_prompt
+from lvlm_prune.eval.speed_models import build_model, make_prompt
+from lvlm_prune.eval.speed_presets import SpeedPreset
 
 UNPRUNED = "unpruned"
 IDEAL = "ideal"
@@ -47,6 +49,11 @@ class Workload:
     new_tokens: int
 
     @property
+    def adapter(self) -> Adapter:
+        """Where the modules of the model's family are."""
+        return adapter_for(self.model)
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self.model.device
@@ -72,7 +79,7 @@ def make_workload(
     return Workload(
         preset=preset,
         model=build_model(preset, device, seed),
-        prompt=make_prompt(preset, device, preset.visual_tokens, seed),
+        prompt=make_prompt(preset, device, preset.placeholders, seed),
         ideal_prompt=make_prompt(preset, device, count, seed),
         keep=keep,
         new_tokens=new_tokens,
@@ -102,9 +109,14 @@ def prepared(work: Workload, name: str) -> Iterator[Answer]:
 @torch.no_grad()
 def _answer_ideally(work: Workload, **arguments: Any) -> Any:
     """Encode the whole image, then generate from its first K rows."""
-    prompt = dict(work.ideal_prompt)
-    count = int((prompt["input_ids"] == work.preset.image_token).sum())
-    outputs = work.model.model.get_image_features(pixel_values=prompt.pop("pixel_values"))
+    ids = work.ideal_prompt["input_ids"]
+    count = int((ids == work.preset.image_token).sum())
+    image = work.adapter.encoder_arguments(work.ideal_prompt, "image")
+    outputs = work.model.base_model.get_image_features(**image)
     rows = [features[:count] for features in outputs.pooler_output]
-    image = {"image": type(outputs)(pooler_output=rows)}
-    return work.generate(**prompt, mm_encoder_outputs=image, **arguments)
+    return work.generate(
+        input_ids=ids,
+        attention_mask=work.ideal_prompt["attention_mask"],
+        mm_encoder_outputs={"image": type(outputs)(pooler_output=rows)},
+        **arguments,
+    )

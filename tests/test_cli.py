@@ -171,3 +171,15 @@ def test_eval_refuses_unknown_benchmarks(monkeypatch, capsys):
     code, error = call(monkeypatch, capsys, "eval", "--benchmark", "mmbench")
     assert code == 1
     assert "known: probe" in error
+
+
+def test_speed_measures_a_preset_or_says_what_it_needs(monkeypatch, capsys, tmp_path):
+    settings = ("--preset", "tiny", "--repeats", 1, "--new-tokens", 2, "--out", tmp_path)
+    assert call(monkeypatch, capsys, "speed", *settings)[0] == 0
+    assert (tmp_path / "speed.md").is_file()
+    code, error = call(monkeypatch, capsys, "speed", "--preset", "qwen2.5-vl-7b")
+    assert code == 1
+    assert "meant for a GPU; add --device cuda" in error
+    code, error = call(monkeypatch, capsys, "speed", "--preset", "tiny", "--keep", "65")
+    assert code == 1
+    assert "65" in error

@@ -1,21 +1,34 @@
 """The speed harness: what it runs, counts and divides. No test depends on how fast anything is."""
 
 import json
+from dataclasses import replace
 from statistics import median
 
 import pytest
 import torch
 
 from lvlm_prune.eval.speed import measure_speed
-from lvlm_prune.eval.speed_clock import MEASURES
-from lvlm_prune.eval.speed_memory import highest_sum
-from lvlm_prune.eval.speed_models import PRESETS, build_model, preset_named
+from lvlm_prune.eval.speed_clock import MEASURES, time_answer
+from lvlm_prune.eval.speed_memory import highest_sum, peak_and_tokens
+from lvlm_prune.eval.speed_models import build_model, make_prompt
+from lvlm_prune.eval.speed_presets import PRESETS, preset_named
 from lvlm_prune.eval.speed_table import HEADER, sentence, summarise
 from lvlm_prune.eval.speed_variants import make_workload, prepared
 
+TINY = PRESETS["tiny"]
 VARIANTS = ["unpruned", "ideal", "cls", "visionzip"]
 KEEP = 16
 ROUNDS = 4
+
+
+def tiny_of(kind: str, **changes):
+    """The tiny preset in the shape of another family."""
+    shapes = {
+        "llava": {},
+        "llava_next": {"tiles": (2, 2)},
+        "qwen2_5_vl": {"grid": (6, 8), "full_layers": (1, 3)},
+    }
+    return replace(TINY, kind=kind, **shapes[kind], **changes)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +51,9 @@ def results(folder):
 
 
 def test_results_are_written(results, folder):
-    assert json.loads((folder / "speed.json").read_text(encoding="utf-8")) == results
+    assert json.loads((folder / "speed.json").read_text(encoding="utf-8")) == json.loads(
+        json.dumps(results)
+    )
     assert results["clock"] == "cpu"
     assert list(results["variants"]) == VARIANTS
     page = (folder / "speed.md").read_text(encoding="utf-8")
@@ -139,10 +154,45 @@ def test_preparing_leaves_the_model_as_it_was():
         assert "generate" not in work.model.__dict__
 
 
-def test_llava_7b_has_the_size_of_the_checkpoint():
-    model = build_model(PRESETS["llava-1.5-7b"], "meta")
-    assert sum(weights.numel() for weights in model.parameters()) == 7_063_427_072
+@pytest.mark.parametrize(("kind", "placeholders"), [("llava_next", 336), ("qwen2_5_vl", 48)])
+def test_other_families_are_timed_the_same_way(kind, placeholders):
+    preset = tiny_of(kind)
+    work = make_workload(preset, "cpu", KEEP, new_tokens=2)
+    assert int((work.prompt["input_ids"] == preset.image_token).sum()) == placeholders
+    for name, tokens in {"unpruned": placeholders, "ideal": KEEP, "cls": KEEP}.items():
+        with prepared(work, name) as answer:
+            assert peak_and_tokens(work, answer)[1] == tokens
+            times = time_answer(work, answer)["cpu"]
+        assert all(times[measure] > 0 for measure in MEASURES)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "tokens"),
+    [
+        ("llava-1.5-7b", 7_063_427_072, 576),
+        ("llava-next-7b", 7_063_431_168, 2928),
+        ("qwen2.5-vl-7b", 8_292_166_656, 2880),
+    ],
+)
+def test_7b_presets_have_the_sizes_of_the_checkpoints(name, parameters, tokens):
+    """On the meta device, which has no memory; the model's own code counts the visual tokens."""
+    preset = PRESETS[name]
+    model = build_model(preset, "meta")
+    assert sum(weights.numel() for weights in model.parameters()) == parameters
     assert {weights.dtype for weights in model.parameters()} == {torch.bfloat16}
+    assert preset.placeholders == tokens
+    prompt = make_prompt(preset, "cpu", tokens)
+    if preset.kind == "qwen2_5_vl":
+        assert int(prompt["image_grid_thw"].prod()) == 4 * tokens == len(prompt["pixel_values"])
+        return
+    assert prompt["pixel_values"].shape[-3:] == (3, 336, 336)
+    features = torch.zeros(preset.visual_tokens // 576, 576, 8)
+    if preset.kind == "llava_next":
+        newline, default = torch.zeros(8), "default"
+        packed, lengths = model.model.pack_image_features(
+            [features], prompt["image_sizes"], default, image_newline=newline
+        )
+        assert lengths.tolist() == [len(packed[0])] == [tokens]
 
 
 def test_meaning_without_a_dropped_token():
@@ -156,12 +206,8 @@ def test_meaning_without_a_dropped_token():
 @pytest.mark.parametrize(
     ("preset", "device", "message"),
     [
-        (
-            "llava-next-7b",
-            "cuda",
-            "needs the model family 'llava_next', which cannot be pruned yet",
-        ),
-        ("llava-9b", "cpu", "unknown preset 'llava-9b'; known: cpu, llava-1.5-7b, tiny"),
+        ("llava-9b", "cpu", "unknown preset 'llava-9b'; known: cpu, .*, tiny, signals"),
+        ("qwen2.5-vl-7b", "cpu", "meant for a GPU; add --device cuda, or use --preset cpu"),
         ("llava-1.5-7b", "cpu", "meant for a GPU; add --device cuda, or use --preset cpu"),
         ("cpu", "mps", "device must be cpu, cuda or cuda:NUMBER, got 'mps'"),
     ],
