@@ -78,6 +78,12 @@ class Adapter(ABC):
     def project(self, hidden: Tensor) -> Tensor:
         """Project encoder rows of visual tokens, `[n, d]` to `[n, D]`."""
 
+    @property
+    def recurrent(self) -> bool:
+        """Whether the LLM has layers that carry a state from token to token."""
+        layers = getattr(self.model.config.get_text_config(), "layer_types", None) or ()
+        return any("attention" not in layer or "linear" in layer for layer in layers)
+
     def grid(self) -> tuple[int, int] | None:
         """Grid (h, w) of every image's visual tokens, or None where it depends on the image."""
         return None
@@ -182,9 +188,10 @@ class Adapter(ABC):
         """
         return None
 
-    def past_delta(self, batch: int, device: torch.device) -> Tensor:
-        """The delta of a conversation that was not shortened, `[B]`."""
-        return torch.zeros(batch, dtype=torch.int64, device=device)
+    def past_delta(self) -> Tensor | None:
+        """The delta that the model remembers of its last call, `[B]`; None if it counts tokens."""
+        delta = getattr(self.model.base_model, "rope_deltas", None)
+        return None if delta is None else delta.view(-1)
 
     def _check_capabilities(self) -> None:
         """Check once that transformers and the model have what pruning rests on."""

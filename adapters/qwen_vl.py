@@ -205,10 +205,3 @@ class QwenVLAdapter(Adapter):
         places = (places + start[:, None]).masked_fill(new == 0, 0)
         text = count[None, :, -ids.shape[1] :]
         return torch.cat([text, places]), delta + change.view(-1)
-
-    def past_delta(self, batch: int, device: torch.device) -> Tensor:
-        """What the model itself remembered of a conversation that was not shortened."""
-        delta = self.model.base_model.rope_deltas
-        if delta is None:
-            return super().past_delta(batch, device)
-        return delta.to(device).view(-1).repeat_interleave(batch // len(delta.view(-1)))

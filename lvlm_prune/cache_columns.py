@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 _ATTRIBUTE = "_lvlm_prune_columns"
+_DELTA = "_lvlm_prune_delta"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def carries_columns(cache: Any) -> bool:
 
 
 def columns_in(
-    cache: Any, batch: int, device: torch.device, unmarked: Callable[[int, torch.device], Tensor]
+    cache: Any, batch: int, device: torch.device, unmarked: Callable[[], Tensor | None]
 ) -> CacheColumns:
     """The columns that a cache holds now; an unmarked cache holds all it has seen.
 
@@ -52,7 +53,8 @@ def columns_in(
         cache: a transformers cache, or None.
         batch: rows B of the call.
         device: device of the index.
-        unmarked: the delta of a conversation that was not shortened, given batch and device.
+        unmarked: the delta `[B]` of a conversation that was not shortened and not remembered, or
+            None for 0.
     """
     cached = 0 if cache is None else int(cache.get_seq_length())
     if not cached:  # new, reset(), or its first call failed
@@ -69,13 +71,28 @@ def columns_in(
         delta = columns.delta.repeat_interleave(batch // rows, 0)
         return CacheColumns(index, columns.length, delta).extended(cached)
     index = torch.arange(cached, device=device).expand(batch, -1)
-    delta = unmarked(batch, device) if cached else torch.zeros_like(index[:, :0].sum(-1))
-    return CacheColumns(index, cached, delta)
+    if not cached:
+        return CacheColumns(index, cached, index.new_zeros(batch))
+    delta = getattr(cache, _DELTA, None)
+    delta = unmarked() if delta is None else delta
+    delta = index.new_zeros(batch) if delta is None else delta
+    if batch % len(delta):
+        raise ValueError(
+            f"the cache holds {batch} conversation(s), but rotary positions are remembered of "
+            f"{len(delta)}; attach before the first turn, or go on before the model is used for "
+            "another conversation"
+        )
+    return CacheColumns(index, cached, delta.to(device).repeat_interleave(batch // len(delta)))
 
 
 def mark(cache: Any, columns: CacheColumns) -> None:
     """Write onto a cache which columns it will hold after the call."""
     setattr(cache, _ATTRIBUTE, columns)
+
+
+def remember_delta(cache: Any, delta: Tensor) -> None:
+    """Write onto a cache that was not shortened where its conversation goes on, `[B]`."""
+    setattr(cache, _DELTA, delta)
 
 
 def unmark(cache: Any) -> CacheColumns | None:

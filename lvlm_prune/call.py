@@ -48,6 +48,7 @@ class Call:
         mask: mask of the conversation, `[B, past + L]`.
         delta: next rotary position less the number of real tokens, `[B]`.
         ids_hold_past: whether `input_ids` repeats the columns that the cache holds.
+        recurrent: whether layers of the LLM cannot skip padding behind cached columns.
     """
 
     arguments: Mapping[str, Any]
@@ -55,6 +56,7 @@ class Call:
     mask: Tensor
     delta: Tensor
     ids_hold_past: bool
+    recurrent: bool = False
 
 
 def new_call(
@@ -98,10 +100,10 @@ def new_call(
     if places is None:
         if "position_ids" not in new and past.length:
             new["position_ids"] = positions_of(mask)[:, past.length :]
-        return Call(arguments, past, mask, past.delta, ids_hold_past), new
+        return Call(arguments, past, mask, past.delta, ids_hold_past, adapter.recurrent), new
     positions, delta = places
     new.setdefault("position_ids", positions)
-    return Call(arguments, past, mask, delta, ids_hold_past), new
+    return Call(arguments, past, mask, delta, ids_hold_past, adapter.recurrent), new
 
 
 def joined(call: Call, short: dict[str, Tensor], plan: Plan, compact: bool) -> Rewritten:
@@ -112,8 +114,18 @@ def joined(call: Call, short: dict[str, Tensor], plan: Plan, compact: bool) -> R
         short: the tensors of the new columns, shortened.
         plan: how they were shortened.
         compact: whether positions are renumbered.
+
+    Raises:
+        ValueError: the new columns would be padded, which recurrent layers cannot skip.
     """
     past, mask = call.past, call.mask
+    padded = bool((plan.index < 0).any()) and bool(mask[:, past.length :].all())
+    if call.recurrent and past.length and padded:
+        raise ValueError(
+            "the prompts of this turn lose different numbers of visual tokens, and the model's "
+            "recurrent layers cannot skip padding behind a cache; keep the same number of tokens "
+            "in each prompt, or go on with one conversation at a time"
+        )
     added = torch.where(plan.index >= 0, plan.index + past.length, -1)
     index = torch.cat([past.index, added], dim=1)
     columns = CacheColumns(index, past.length + plan.length, call.delta)

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers.utils import ModelOutput
 
 from lvlm_prune.boundary import BoundaryStage
-from lvlm_prune.cache_columns import carries_columns, mark, unmark
+from lvlm_prune.cache_columns import carries_columns, mark, remember_delta, unmark
 from lvlm_prune.call import Rewritten
 from lvlm_prune.original_prompt import OriginalPrompt
 from lvlm_prune.report import PruneReport, peak_mib
@@ -45,7 +45,9 @@ class PrunedGenerate:
         cache: Any = arguments.get("past_key_values")
         stage = self.stage
         if not stage.has_images(arguments) and not carries_columns(cache):
-            return self.original(**arguments)
+            output = self.original(**arguments)
+            self._remember(cache, output, stage.adapter.past_delta())
+            return output
         held = 0 if cache is None else int(cache.get_seq_length())
         whole = False
         if arguments.get("input_ids") is not None:
@@ -67,11 +69,18 @@ class PrunedGenerate:
             peak = peak_mib(arguments["input_ids"].device)
             self.keep_report(replace(rewritten.report, peak_mib=peak))
         if before is None and not rewritten.plan.dropped:
+            self._remember(cache, output, rewritten.columns.delta)
             return output
         for filled in (cache, getattr(output, "past_key_values", None)):
             if filled is not None:
                 mark(filled, rewritten.columns)
         return output
+
+    def _remember(self, cache: Any, output: Any, delta: Tensor | None) -> None:
+        """Note where a conversation goes on; the model itself knows that of its last call only."""
+        for filled in (cache, getattr(output, "past_key_values", None)):
+            if filled is not None and delta is not None:
+                remember_delta(filled, delta)
 
     def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """All arguments by name; the first positional one is `input_ids`."""

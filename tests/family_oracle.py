@@ -52,7 +52,9 @@ def without_pixels(inputs: dict) -> dict:
     return {name: inputs[name] for name in names if name in inputs}
 
 
-def masked_call(model, inputs: dict, kept: list[Tensor], totals: list[int], given: dict) -> dict:
+def masked_call(
+    model, inputs: dict, kept: list[Tensor], totals: list[int], given: dict | None = None
+) -> dict:
     """A call of the stock model with dropped columns masked.
 
     Args:
@@ -70,9 +72,10 @@ def masked_call(model, inputs: dict, kept: list[Tensor], totals: list[int], give
         tensor = isinstance(features, Tensor)
         flat = torch.cat([rows.reshape(-1, rows.shape[-1]) for rows in features]).clone()
         assert len(flat) == count
-        stays = ~drop[inputs["input_ids"] == token]
-        pruned = given["mm_encoder_outputs"][name].pooler_output
-        flat[stays] = torch.cat([rows.reshape(-1, rows.shape[-1]) for rows in pruned])
+        if given is not None:
+            stays = ~drop[inputs["input_ids"] == token]
+            pruned = given["mm_encoder_outputs"][name].pooler_output
+            flat[stays] = torch.cat([rows.reshape(-1, rows.shape[-1]) for rows in pruned])
         by_prompt = (inputs["input_ids"] == token).sum(1).tolist()
         rows = list(flat.split([n for n in by_prompt if n]))
         output.pooler_output = flat.view(features.shape) if tensor else rows
@@ -143,3 +146,50 @@ def direct_greedy(
         tokens.append(torch.cat(row_tokens, 1))
         logits.append(torch.stack(row_logits, 1))
     return torch.cat(tokens), torch.cat(logits)
+
+
+@torch.no_grad()
+def reference_generate(
+    model,
+    inputs: dict,
+    kept: list[Tensor],
+    totals: list[int],
+    given: dict | None = None,
+    **settings,
+) -> Tensor:
+    """New tokens of the stock model's own generate with dropped columns masked.
+
+    Before 5.23 transformers mixes up features that are one tensor for beams, so they are put into
+    embeddings; recurrent layers get the short sequence, which is padded as the prompts are.
+    """
+    call = masked_call(model, inputs, kept, totals, given)
+    count = call["input_ids"].shape[1]
+    recurs = "qwen3_5" in model.config.model_type
+    outputs = call["mm_encoder_outputs"].values()
+    if recurs or any(isinstance(output.pooler_output, Tensor) for output in outputs):
+        embeds = model.get_input_embeddings()(call.pop("input_ids"))
+        for name, output in call.pop("mm_encoder_outputs").items():
+            rows = torch.cat([one.reshape(-1, one.shape[-1]) for one in output.pooler_output])
+            embeds[inputs["input_ids"] == MODALITIES[name][1]] = rows
+        call = {**call, "inputs_embeds": embeds}
+        call.pop("mm_token_type_ids", None)
+        count = 0
+    if recurs:
+        call = shortened(call)
+    return model.generate(**call, **settings)[:, count:]
+
+
+def shortened(call: dict) -> dict:
+    """A call without its masked columns, padded on the left."""
+    mask = call["attention_mask"]
+    width = int(mask.sum(1).max())
+    columns = mask.int().argsort(dim=1, stable=True)[:, -width:]
+    mask = mask.gather(1, columns)
+    wide = columns[..., None].expand(-1, -1, call["inputs_embeds"].shape[-1])
+    places = call["position_ids"].gather(2, columns.expand(4, -1, -1))
+    places[0] = (mask.cumsum(1) - 1).clamp(min=0)
+    return {
+        "inputs_embeds": call["inputs_embeds"].gather(1, wide),
+        "attention_mask": mask,
+        "position_ids": places,
+    }
