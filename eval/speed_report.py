@@ -6,7 +6,7 @@ In: settings and the device. Out: JSON-ready facts, lines of Markdown, `speed.js
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def machine(facts: Mapping[str, Any], clock: str) -> str:
     )
 
 
-def markdown_table(rows: list[tuple[str, ...]]) -> str:
+def markdown_table(rows: Sequence[tuple[str, ...]]) -> str:
     """Rows, the header first, as an aligned Markdown table: names left, numbers right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     texts = []

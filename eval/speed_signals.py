@@ -43,6 +43,7 @@ SINK_SHARE = 0.01
 HEADER = ("encoder", "signal of one layer", "ms", "% of encoder (quartiles)")
 
 Layer = tuple[Tensor, Tensor, float]
+Reading = Callable[[Tensor, Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,9 @@ def _costs(preset: SpeedPreset, device: str, repeats: int) -> EncoderCosts:
     return EncoderCosts(patches, rounds, depth / preset.vision.depth)
 
 
-def readings(has_cls: bool) -> dict[str, Callable[[Tensor, Tensor, float], Tensor]]:
+def readings(has_cls: bool) -> dict[str, Reading]:
     """The signals that an encoder offers, by name, as functions of query, key and scale."""
-    received = {
+    received: dict[str, Reading] = {
         "received attention, all rows": received_attention,
         f"received attention, {SAMPLED_ROWS} rows": partial(received_attention, rows=SAMPLED_ROWS),
         f"rows of ViT sinks ({SINK_SHARE:.0%} of patches)": _sink_rows,
