@@ -8,14 +8,13 @@ pruned once unless the method reads the question.
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from lvlm_prune.eval.chosen import Chosen
 from lvlm_prune.eval.questions import Asked, Questions
-from lvlm_prune.eval.workers import divided_threads
+from lvlm_prune.eval.workers import divided_threads, giving_up
 from lvlm_prune.generation import PrunedGenerate
 
 MAX_NEW_TOKENS = 4  # yes or no needs one or two; `generate` ends at the end token anyway
@@ -66,15 +65,6 @@ def answer_batch(questions: Questions, asked: Sequence[Asked], chosen: Chosen) -
     output = generate(**arguments, **pixels, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
     new = output[:, arguments["input_ids"].shape[1] :]
     return loaded.processor.batch_decode(new, skip_special_tokens=True)
-
-
-@contextmanager
-def giving_up(pool: ThreadPoolExecutor) -> Iterator[ThreadPoolExecutor]:
-    """End a pool without the work that has not begun, which after an exception nobody wants."""
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def batches(questions: Questions, places: Sequence[int], size: int) -> Iterator[list[int]]:

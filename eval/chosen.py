@@ -15,6 +15,7 @@ from lvlm_prune.adapters import Encoded, ImageGroup
 from lvlm_prune.adapters.encoded import Grouping, Part
 from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.eval.questions import Asked
+from lvlm_prune.eval.workers import in_parallel
 from lvlm_prune.question import with_question
 from lvlm_prune.stage import Choice
 
@@ -64,7 +65,8 @@ class Chosen:
         if stage.request.text or stage.request.clip:
             self._singles = [single for batch in encoded for single in singles(batch)]
         else:
-            self.by_image = [choice for batch in encoded for choice in stage.select(batch)]
+            batches = in_parallel(stage.adapter.model.device, stage.select, encoded)
+            self.by_image = [choice for batch in batches for choice in batch]
 
     def choices(self, asked: Sequence[Asked], arguments: Mapping[str, Any]) -> list[Choice]:
         """One choice for each question.

@@ -5,14 +5,16 @@ encoder gave for every image, with the signals that its method asked for and no 
 change what the encoder does (smaller images, tokens dropped inside it) get a pass of their own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor
 
 from lvlm_prune.adapters import Encoded
 from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.eval.questions import Questions
+from lvlm_prune.eval.workers import in_parallel
 from lvlm_prune.signals import SignalRequest, Signals
 from lvlm_prune.sinks import vit_sinks
 
@@ -67,16 +69,14 @@ class SharedEncodings:
             stage: one of the announced stages; its pass is let go after the last of them.
         """
         if changes_encoder(stage):
-            return [stage.encode(inputs) for inputs in self.questions.batches(self.batch_size)]
+            return self._in_batches(stage.encode)
         shared = next((each for each in self.passes if stage in each.waiting), None)
         if shared is None:
             raise ValueError(
                 f"the stage of method {stage.method.name!r} was not announced or had its turn"
             )
         if shared.encoded is None:
-            shared.encoded = [
-                _encode(stage, shared, inputs) for inputs in self.questions.batches(self.batch_size)
-            ]
+            shared.encoded = self._in_batches(partial(_encode, stage, shared))
         found = [narrowed(each, shared.request, stage.request) for each in shared.encoded]
         if self._wants_sinks and self.sinks is None:
             self.sinks = _sinks(shared.encoded)
@@ -84,6 +84,15 @@ class SharedEncodings:
         if not shared.waiting:
             shared.encoded = None
         return found
+
+    def _in_batches(self, encode: Callable[[dict[str, Tensor]], Encoded]) -> list[Encoded]:
+        """Encode all images."""
+        questions = self.questions
+        return in_parallel(
+            questions.loaded.model.device,
+            lambda images: encode(questions.inputs(images)),
+            questions.batches(self.batch_size),
+        )
 
     def _announce(self, stage: BoundaryStage) -> None:
         """Add a stage to the first pass that can serve it."""

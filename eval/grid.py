@@ -90,7 +90,7 @@ class Grid:
     @torch.inference_mode()
     def _check_sizes(self) -> None:
         """Refuse a size that an image cannot be given, where its grid was not known before."""
-        inputs = next(self.questions.batches(1))
+        inputs = self.questions.inputs([0])
         for stage in self.stages:
             if stage.shrink is not None and stage.adapter.grid() is None:
                 stage.encode(inputs)

@@ -6,6 +6,7 @@ tell apart; controls are grey and dashed.
 """
 
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lvlm_prune.eval.results import RunResult
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 CONTROLS = {"random": "o", "grid": "s", "pool": "^", "downsample": "D"}
 CONTROL_COLOR = "#777777"
-LABEL_GAP = 0.036  # smallest distance of two labels, as a share of the axis height
+LABEL_INCH = 0.16  # smallest distance of two labels
 
 
 def check_plot_extra() -> None:
@@ -42,13 +43,16 @@ def plot_accuracy(results: Sequence[RunResult], title: str, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
     lines: dict[str, list[RunResult]] = {}
     for result in results:
         if not result.unpruned:
             lines.setdefault(result.label, []).append(result)
+    # High enough for all labels.
+    figure = Figure(
+        figsize=(8, max(5, 1.5 + LABEL_INCH * len(lines))), dpi=150, layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
     ends: list[tuple[float, str, str]] = []
     colors = iter(COLORS * len(lines))
     for label, runs in lines.items():
@@ -87,6 +91,7 @@ def _level(axes: Any, unpruned: RunResult) -> None:
         ha="right",
         fontsize=9,
         color="#222222",
+        bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1},
     )
 
 
@@ -98,7 +103,7 @@ def _dress(axes: Any, results: Sequence[RunResult], title: str) -> None:
     axes.set_xticks(ticks, [f"{tick}\n{tick / total:.0%}" for tick in ticks])
     axes.set_xticks([], minor=True)
     # Room on the left for the labels of the lines.
-    axes.set_xlim(min(ticks) / 1.55, max(ticks) * 1.12)
+    axes.set_xlim(min(ticks) / 1.65, max(ticks) * 1.12)
     values = [100 * run.accuracy for run in results]
     axes.set_ylim(min(values) - 2.5, max(values) + 2.5)
     axes.set_xlabel("visual tokens per image (logarithmic)")
@@ -113,27 +118,35 @@ def _dress(axes: Any, results: Sequence[RunResult], title: str) -> None:
 def _label(axes: Any, left: float, ends: Sequence[tuple[float, str, str]]) -> None:
     """Write the labels left of where the lines begin, apart from each other."""
     low, high = axes.get_ylim()
-    gap = LABEL_GAP * (high - low)
-    places = spread([value for value, _, _ in ends], gap)
+    # Titles and ticks take about an inch.
+    gap = LABEL_INCH * (high - low) / (axes.figure.get_figheight() - 1)
+    places = spread([value for value, _, _ in ends], gap, high - gap / 2)
     for (value, label, color), place in zip(ends, places, strict=True):
         axes.annotate(
             label,
             (left, value),
-            xytext=(left / 1.08, place),
+            xytext=(left / 1.12, place),
             ha="right",
             va="center",
             fontsize=9,
             color=color,
-            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "shrinkA": 1},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": color,
+                "linewidth": 0.6,
+                "shrinkA": 1,
+                "relpos": (1, 0.5),
+            },
         )
 
 
-def spread(values: Sequence[float], gap: float) -> list[float]:
+def spread(values: Sequence[float], gap: float, top: float = inf) -> list[float]:
     """Move values apart until neighbours are at least `gap` apart, around where they were.
 
     Args:
         values: wanted places, in any order.
         gap: smallest distance.
+        top: highest place.
 
     Returns:
         The new places, in the order of `values`.
@@ -151,6 +164,9 @@ def spread(values: Sequence[float], gap: float) -> list[float]:
     for group in groups:
         for step, i in enumerate(group):
             places[i] = _bottom(group, values, gap) + gap * step
+    for i in reversed(order):
+        places[i] = min(places[i], top)
+        top = places[i] - gap
     return places
 
 

@@ -6,16 +6,16 @@ them, so that any family's tensors come out right. An item that several splits s
 Prompts are the model's own chat template, nothing appended.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from lvlm_prune.call import TOKEN_ARGUMENTS
 from lvlm_prune.eval.probe import Item
 from lvlm_prune.images import load_image
 from lvlm_prune.loading import Loaded
@@ -56,6 +56,7 @@ class Questions:
         sizes: for each image, what the processor says of it besides pixels, one row each.
         totals: for each image, N.
         asked: the distinct questions, grouped by image.
+        lock: held while the processor works.
     """
 
     loaded: Loaded
@@ -64,6 +65,7 @@ class Questions:
     sizes: list[dict[str, Tensor]]
     totals: list[int]
     asked: list[Asked]
+    lock: Lock = field(default_factory=Lock, compare=False)
 
     def places(self, items: Sequence[Item]) -> list[int]:
         """For each item, the place of its answer in a list of answers to `asked`."""
@@ -77,13 +79,17 @@ class Questions:
         """An image, by its place."""
         return load_image(self.folder / self.images[image])
 
-    def batches(self, size: int) -> Iterator[dict[str, Tensor]]:
-        """Inputs for the encoder, some images at a time, each with one prompt."""
-        for start in range(0, len(self.images), size):
-            pictures = [
-                self.picture(image) for image in range(start, min(start + size, len(self.images)))
-            ]
-            yield self.loaded.inputs(pictures, [PROBE_TEXT] * len(pictures))
+    def batches(self, size: int) -> list[range]:
+        """The places of the images, some at a time."""
+        count = len(self.images)
+        return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+    def inputs(self, images: Sequence[int]) -> dict[str, Tensor]:
+        """Inputs for the encoder, each image with one prompt; any thread may ask for them."""
+        pictures = [self.picture(image) for image in images]
+        # Tokenizers refuse to be used by two threads at once.
+        with self.lock:
+            return self.loaded.inputs(pictures, [PROBE_TEXT] * len(pictures))
 
     def arguments(self, asked: Sequence[Asked]) -> dict[str, Tensor]:
         """A batch of prompts, padded on the left, with the sizes of their images but no pixels."""

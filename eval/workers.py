@@ -5,12 +5,16 @@ them. Threads inside one operation wait for each other, so on a busy machine the
 work itself; batches do not. On a GPU there is one worker.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 
 CPU_WORKERS = 2
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
 @contextmanager
@@ -31,3 +35,30 @@ def divided_threads(device: torch.device) -> Iterator[int]:
         yield workers
     finally:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def giving_up(pool: ThreadPoolExecutor) -> Iterator[ThreadPoolExecutor]:
+    """End a pool without the work that has not begun, which after an exception nobody wants."""
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def in_parallel(
+    device: torch.device, function: Callable[[Given], Made], items: Sequence[Given]
+) -> list[Made]:
+    """Apply a function to each item without gradients, as many at a time as there are workers.
+
+    Returns:
+        The results in the order of the items.
+    """
+
+    def work(item: Given) -> Made:
+        # The mode is the thread's own.
+        with torch.inference_mode():
+            return function(item)
+
+    with divided_threads(device) as workers, giving_up(ThreadPoolExecutor(workers)) as pool:
+        return list(pool.map(work, items))

@@ -70,7 +70,7 @@ def test_each_stage_gets_what_it_would_read_alone(make, probe):
     with torch.inference_mode():
         shared = SharedEncodings(stages, questions, batch_size=3)
         assert len(shared.passes) <= 2
-        (inputs,) = questions.batches(3)
+        inputs = questions.inputs(range(3))
         for stage in stages:
             alone = signals_of(stage.encode(inputs))
             alone.pop("text", None)

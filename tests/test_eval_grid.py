@@ -221,3 +221,8 @@ def test_labels_are_spread_in_order(values):
     assert all(np.diff(np.asarray(places)[order]) >= 2 - 1e-9)
     if values:
         assert np.mean(places) == pytest.approx(np.mean(values))
+
+
+def test_labels_stay_below_the_top():
+    assert spread([1, 9, 9.5], 2, top=10) == [1, 8, 10]
+    assert spread([9, 9, 9], 2, top=9) == [5, 7, 9]
