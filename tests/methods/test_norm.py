@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from signal_makers import check_every_budget, equal_signals, random_signals
+from methods.signal_makers import check_every_budget, equal_signals, random_signals
 
 from lvlm_prune.methods.contract import EncoderShape
 from lvlm_prune.methods.norm import METHOD
