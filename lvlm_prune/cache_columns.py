@@ -82,7 +82,7 @@ def columns_in(
             f"{len(delta)}; attach before the first turn, or go on before the model is used for "
             "another conversation"
         )
-    return CacheColumns(index, cached, delta.to(device).repeat_interleave(batch // len(delta)))
+    return CacheColumns(index, cached, delta.to(index).repeat_interleave(batch // len(delta)))
 
 
 def mark(cache: Any, columns: CacheColumns) -> None:
@@ -91,7 +91,7 @@ def mark(cache: Any, columns: CacheColumns) -> None:
 
 
 def remember_delta(cache: Any, delta: Tensor) -> None:
-    """Write onto a cache that was not shortened where its conversation goes on, `[B]`."""
+    """Write onto a cache that was not shortened where its conversations go on, `[B]` or `[1]`."""
     setattr(cache, _DELTA, delta)
 
 

@@ -44,11 +44,13 @@ class PrunedGenerate:
         arguments = self._named(args, kwargs)
         cache: Any = arguments.get("past_key_values")
         stage = self.stage
+        held = 0 if cache is None else int(cache.get_seq_length())
         if not stage.has_images(arguments) and not carries_columns(cache):
             output = self.original(**arguments)
-            self._remember(cache, output, stage.adapter.past_delta())
+            # Other threads may have used the model since, but text is counted from 0.
+            text = not held and not {"inputs_embeds", "mm_encoder_outputs"} & set(arguments)
+            self._remember(cache, output, torch.zeros(1) if text else stage.adapter.past_delta())
             return output
-        held = 0 if cache is None else int(cache.get_seq_length())
         whole = False
         if arguments.get("input_ids") is not None:
             arguments["attention_mask"] = self._mask(arguments)
