@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 OUT ?= runs
 
-.PHONY: run speed test lowest clip lint types wheel pictures clean
+.PHONY: run table speed test lowest clip lint types wheel pictures clean
 
 # torch goes first and alone, so that no other package pulls another build of it.
 .venv/ready: pyproject.toml
@@ -16,9 +16,15 @@ OUT ?= runs
 	$(BIN)/pip install --quiet --editable ".[dev]"
 	touch $@
 
-# The main job: the bundled model on the bundled probe, every method and budget, table and pictures.
+# The main job: the bundled LLaVA on the bundled probe, methods of every kind at three budgets, table
+# and pictures.
 run: .venv/ready
 	$(BIN)/lvlm-prune eval --benchmark probe --out $(OUT)/probe
+
+# Every method on the bundled models, one table; half an hour on two cores.
+MODELS ?= llava-pictogram,qwen-pictogram,internvl-pictogram
+table: .venv/ready
+	$(BIN)/lvlm-prune eval --benchmark probe --model $(MODELS) --method all --pairs identity --out $(OUT)/models
 
 test: .venv/ready
 	$(BIN)/pytest
@@ -66,9 +72,9 @@ clip: .venv-clip/ready
 speed: .venv/ready
 	$(BIN)/lvlm-prune speed --out $(OUT)/speed
 
-# The README's tables and pictures, from fresh runs of the two commands that it names.
-pictures: run speed
-	$(BIN)/python assets/build/refresh_readme.py $(OUT)/probe $(OUT)/speed
+# The README's tables and pictures, from fresh runs of the commands that it names.
+pictures: run table speed
+	$(BIN)/python assets/build/refresh_readme.py --models $(OUT)/models --pictures $(OUT)/probe --speed $(OUT)/speed
 
 clean:
 	rm -rf .venv .venv-lowest .venv-clip build runs

@@ -2,17 +2,19 @@
 
 In: the folders that `lvlm-prune eval` and `lvlm-prune speed` wrote. Out: README.md with the text
 between `<!-- table:NAME -->` and `<!-- end:NAME -->` replaced, and the pictures copied to
-assets/pictures/. A run that is absent is an error, not an old table.
+assets/pictures/. A folder that is named and lacks its file is an error, not an old table.
 
-Usage: python assets/build/refresh_readme.py runs/probe runs/speed
+Usage: python assets/build/refresh_readme.py --models runs/models --pictures runs/probe
+       --speed runs/speed
 """
 
+import argparse
 import re
 import shutil
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+TABLES = {"models": "table.md", "speed": "speed.md"}
 PICTURES = ("budgets.png", "overlays.png", "accuracy.png")
 
 
@@ -29,17 +31,34 @@ def replaced(readme: str, name: str, text: str) -> str:
     return f"{before}{start}\n{text}\n{end}{rest.split(end)[1]}"
 
 
-def refresh(probe: Path, speed: Path) -> None:
-    """Rewrite README.md and assets/pictures from two runs."""
+def refresh(tables: dict[str, Path], pictures: Path | None) -> None:
+    """Rewrite the named tables of README.md, and assets/pictures.
+
+    Args:
+        tables: folder of the run by the table's name.
+        pictures: folder of the run with the pictures, or None.
+    """
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
-    text = replaced(text, "probe", section((probe / "table.md").read_text(encoding="utf-8")))
-    text = replaced(text, "speed", section((speed / "speed.md").read_text(encoding="utf-8")))
+    for name, folder in tables.items():
+        markdown = (folder / TABLES[name]).read_text(encoding="utf-8")
+        text = replaced(text, name, section(markdown))
     readme.write_text(text, encoding="utf-8")
-    (ROOT / "assets/pictures").mkdir(exist_ok=True)
-    for name in PICTURES:
-        shutil.copy(probe / name, ROOT / "assets/pictures" / name)
+    if pictures is not None:
+        (ROOT / "assets/pictures").mkdir(exist_ok=True)
+        for name in PICTURES:
+            shutil.copy(pictures / name, ROOT / "assets/pictures" / name)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in (*TABLES, "pictures"):
+        parser.add_argument(f"--{name}", type=Path, help="folder of a finished run")
+    given = vars(parser.parse_args())
+    tables = {name: given[name] for name in TABLES if given[name] is not None}
+    refresh(tables, given["pictures"])
 
 
 if __name__ == "__main__":
-    refresh(Path(sys.argv[1]), Path(sys.argv[2]))
+    main()
