@@ -112,6 +112,8 @@ def _qwen_config(preset: SpeedPreset) -> Qwen2_5_VLConfig:
         "num_attention_heads": preset.llm.heads,
         "num_key_value_heads": preset.kv_heads or preset.llm.heads,
         "vocab_size": preset.vocabulary,
+        "bos_token_id": None,
+        "eos_token_id": None,
         "rope_parameters": {
             "rope_type": "default",
             "rope_theta": 1e6,
