@@ -25,10 +25,11 @@ GENERIC = "any other"
 
 @cache
 def bound_adapters() -> Mapping[str, Adapter]:
-    """The adapter of each model type of each family, by model type."""
+    """The adapter of each model type that the installed transformers has."""
     found = {}
     for family in FAMILIES:
-        for model_type in family.model_types:
+        # An older transformers has not all of them.
+        for model_type in (name for name in family.model_types if name in CONFIG_MAPPING):
             config = CONFIG_MAPPING[model_type]()
             text = config.get_text_config()
             text.num_hidden_layers = 1

@@ -2,12 +2,14 @@
 
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from tiny_families import FAMILIES
 from tiny_generic import GENERIC
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from lvlm_prune import attach
 from lvlm_prune.adapters import FAMILIES as ADAPTERS
@@ -18,7 +20,7 @@ from lvlm_prune.errors import MissingSignalError, UnknownMethodError, Unsupporte
 from lvlm_prune.listings import classes_table, methods_table, models_table
 from lvlm_prune.methods import METHODS
 
-TYPES = [model_type for family in ADAPTERS for model_type in family.model_types]
+TYPES = list(bound_adapters())
 
 
 def attaches(model, method: str) -> bool:
@@ -94,6 +96,8 @@ def test_facts_of_families_hold_for_their_models(name):
 
 def test_every_model_type_has_a_line():
     table = models_table()
+    declared = [model_type for family in ADAPTERS for model_type in family.model_types]
+    assert set(TYPES) == set(declared) & set(CONFIG_MAPPING)
     for model_type in (*TYPES, "any other"):
         line_of(table, model_type)
 
@@ -129,9 +133,27 @@ def test_classes_called_impossible_are_refused(name):
     config.get_text_config().num_hidden_layers = 1
     with torch.device("meta"):
         model = cls(config)
-    with pytest.raises(UnsupportedModelError, match=one.reason.removesuffix(" of the encoder's output")):
+    with pytest.raises(
+        UnsupportedModelError, match=one.reason.removesuffix(" of the encoder's output")
+    ):
         adapter_for(model)
 
 
 def test_runs_on_is_short():
     assert all(len(runs_on(method)) < 30 for method in METHODS.values())
+
+
+def test_readme_names_every_method_and_model_type():
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    methods = readme.split("## Methods")[1].split("## Budgets")[0]
+    models = readme.split("## Models")[1].split("\n## ")[0]
+    for name, method in METHODS.items():
+        assert re.search(rf"^\| \[.*`{name}`", methods, re.MULTILINE), name
+        for paper in re.findall(r"arXiv ([\d.]+)", method.source):
+            assert f"https://arxiv.org/abs/{paper}" in methods
+    for model_type in TYPES:
+        assert re.search(rf"^\|.*`{model_type}`", models, re.MULTILINE), model_type
+    features = re.search(r"features\nalone: (.*?) and\s+methods", models, re.DOTALL)[1]
+    working = {name for name, method in METHODS.items() if runs_on(method) == "all models"}
+    controls = {"random", "grid", "pool", "identity"}
+    assert set(re.findall(r"`(\w+)`", features)) - {"downsample"} == working - controls

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import transformers
+from packaging.version import Version
 from tiny_families import IMAGE, TEXT, built, padded
 from torch import Tensor
 
@@ -216,3 +217,7 @@ GENERIC = {
         "mm_token_type_ids",
     ),
 }
+
+# Before, SmolVLM wanted equally many features of every image in one tensor.
+if Version(transformers.__version__) < Version("5.23"):
+    del GENERIC["smolvlm"]
