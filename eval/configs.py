@@ -14,7 +14,7 @@ from lvlm_prune.errors import MissingSignalError
 from lvlm_prune.methods import METHODS
 from lvlm_prune.requirements import ORDINARY
 
-CONTROLS = ("random", "grid", "pool", "downsample")
+CONTROLS = tuple(name for name, method in METHODS.items() if method.summary.startswith("control:"))
 
 
 def grid_configs(

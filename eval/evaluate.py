@@ -155,8 +155,8 @@ def _evaluate(
 
 
 def _print(markdown: str) -> None:
-    """Markdown as plain text."""
-    typer.echo(markdown.strip().replace("<br>", " "))
+    """Markdown as plain text, its columns as wide as they were."""
+    typer.echo(markdown.strip().replace("<br>", "    "))
 
 
 def _about(grid: Grid) -> dict[str, Any]:

@@ -167,6 +167,12 @@ def test_models_that_cannot_be_loaded(monkeypatch, capsys, photo, model_folder, 
     assert "cannot load the model" in failing(bare)
 
 
+def test_methods_that_eval_runs_by_default():
+    names = cli.DEFAULT_METHODS.split(",")
+    assert set(names) < set(METHODS)
+    assert {"random", "grid", "pool"} < set(names)
+
+
 def test_eval_refuses_unknown_benchmarks(monkeypatch, capsys):
     code, error = call(monkeypatch, capsys, "eval", "--benchmark", "mmbench")
     assert code == 1

@@ -133,7 +133,7 @@ def test_selectors_that_are_no_better_than_random_are_named():
 
 
 def test_methods_follow_the_sink_policies_that_they_can():
-    assert all(METHODS[name].drops for name in CONTROLS)
+    assert set(CONTROLS) == {"identity", "random", "grid", "pool", "downsample"}
     assert follows("cls", "query")
     assert not follows("divprune", "query")
     assert not follows("grid", "drop")
