@@ -25,6 +25,8 @@ from lvlm_prune.readings import AttentionReader
 from lvlm_prune.signals import SignalRequest
 from lvlm_prune.tap import install_tap, recording, remove_tap
 
+# Names that models of transformers take pixels by.
+PIXELS = ("pixel_values", "pixel_values_images", "pixel_values_videos")
 Shrink = Callable[[tuple[int, int]], tuple[int, int]]
 
 
@@ -38,6 +40,7 @@ class Adapter(ABC):
     projector: ClassVar[str]  # path to the projector
     pixels: Mapping[str, str] = {"image": "pixel_values"}  # by modality
     tiles: ClassVar[bool] = False  # whether an image may be cut into tiles
+    fixed: ClassVar[tuple[str, ...]] = ()  # settings of a call that must be the config's
     resizes: ClassVar[bool] = False  # whether images can be encoded at another grid
     counts_positions: bool = True  # whether rotary positions are a plain count
 
@@ -139,8 +142,19 @@ class Adapter(ABC):
         return torch.arange(patches)
 
     def modalities(self, inputs: Mapping[str, Any]) -> list[str]:
-        """Which modalities a call brings pixels of."""
-        return [name for name, pixels in self.pixels.items() if inputs.get(pixels) is not None]
+        """Which modalities a call brings pixels of.
+
+        Raises:
+            ValueError: the call brings pixels of another kind, which would go by unpruned.
+        """
+        given = [name for name in PIXELS if inputs.get(name) is not None]
+        for name in given:
+            if name not in self.pixels.values():
+                raise ValueError(
+                    f"{name} of {type(self.model).__name__} cannot be pruned, only "
+                    f"{', '.join(self.pixels.values())}; detach() for such calls"
+                )
+        return [name for name, pixels in self.pixels.items() if pixels in given]
 
     def token_id(self, modality: str) -> int:
         """Id of the placeholder token of images or videos."""
@@ -163,14 +177,31 @@ class Adapter(ABC):
             yield
 
     def encoder_arguments(self, inputs: Mapping[str, Any], modality: str) -> dict[str, Any]:
-        """The arguments that the model's `generate` would pass to `get_image_features`."""
+        """The arguments that the model's `generate` would pass to `get_image_features`.
+
+        Raises:
+            ValueError: one is missing, or is not what pruning was set up for.
+        """
         features_of = getattr(self.model.base_model, f"get_{modality}_features")
-        names = inspect.signature(features_of).parameters
-        return {
-            name: inputs[name]
-            for name in names
-            if name != "kwargs" and inputs.get(name) is not None
-        }
+        arguments = {}
+        for name, parameter in inspect.signature(features_of).parameters.items():
+            if parameter.kind == parameter.VAR_KEYWORD:
+                continue
+            if inputs.get(name) is not None:
+                arguments[name] = inputs[name]
+            elif parameter.default is parameter.empty:
+                raise ValueError(
+                    f"{name} is missing beside {self.pixels[modality]}; pass everything that the "
+                    "model's processor made"
+                )
+        for name in self.fixed:
+            configured = getattr(self.model.config, name)
+            if arguments.get(name, configured) != configured:
+                raise ValueError(
+                    f"{name}={arguments[name]!r} differs from the model's {configured!r}, which "
+                    "pruning was set up for; change it in model.config before attach"
+                )
+        return arguments
 
     def positions(
         self, arguments: Mapping[str, Any], ids: Tensor, mask: Tensor, delta: Tensor

@@ -33,6 +33,7 @@ class InternVLAdapter(Adapter):
     vision_layers = "model.vision_tower.encoder.layer"
     attention = "attention"
     projector = "model.multi_modal_projector"
+    fixed = ("vision_feature_layer", "vision_feature_select_strategy")
 
     def _check_variant(self) -> None:
         """Patches of one layer must become tokens by a pixel shuffle."""

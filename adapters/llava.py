@@ -7,7 +7,7 @@ has (image_size / patch_size)^2 tokens: 576 for llava-1.5, 24 x 24. SigLIP has n
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ class LlavaAdapter(Adapter):
     vision_layers = "model.vision_tower.encoder.layers"
     attention = "self_attn"
     projector = "model.multi_modal_projector"
+    fixed: ClassVar[tuple[str, ...]] = ("vision_feature_layer", "vision_feature_select_strategy")
     resizes = True
     # Encoders by their config's model type, and whether they have a CLS token.
     encoders = {"clip_vision_model": True, "siglip_vision_model": False}
@@ -91,18 +92,6 @@ class LlavaAdapter(Adapter):
     def project(self, hidden: Tensor) -> Tensor:
         """Project encoder rows, `[n, d]` to `[n, D]`."""
         return self.model.get_submodule(self.projector)(hidden)
-
-    def encoder_arguments(self, inputs: Mapping[str, Any], modality: str) -> dict[str, Any]:
-        """See `Adapter.encoder_arguments`; the projected layer must be the configured one."""
-        arguments = super().encoder_arguments(inputs, modality)
-        for name in ("vision_feature_layer", "vision_feature_select_strategy"):
-            configured = getattr(self.model.config, name)
-            if arguments.get(name, configured) != configured:
-                raise ValueError(
-                    f"{name}={arguments[name]!r} differs from the model's {configured!r}, which "
-                    "pruning was set up for; change it in model.config before attach"
-                )
-        return arguments
 
     def resized(
         self, arguments: dict[str, Any], modality: str, shrink: Shrink

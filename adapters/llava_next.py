@@ -119,7 +119,7 @@ class LlavaNextAdapter(LlavaAdapter):
         signals = replace(signals, hidden=signals.hidden.to(tiles.hidden.dtype))
         grid = self._tile_grid()
         base = Part(torch.arange(n, device=device), grid, signals.cls_hidden)
-        if count == 1:
+        if len(rows) == n:  # a single tile, or nothing is left of a picture without its padding
             signals = replace(signals, grid=grid)
             return ImageGroup([image], signals, (base,), (), rows, features[None])
         breaks = rows[n:].diff().ne(1).nonzero()
@@ -144,6 +144,7 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
 
     model_types = ("llava_onevision",)
     covers = "LLaVA-OneVision, tiles and videos"
+    fixed = (*LlavaAdapter.fixed, "vision_aspect_ratio")
     pixels = {"image": "pixel_values", "video": "pixel_values_videos"}
 
     def _pack(self, size: Tensor) -> Callable[[Tensor], Tensor]:

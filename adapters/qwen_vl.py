@@ -27,7 +27,7 @@ from lvlm_prune.methods.contract import EncoderShape
 from lvlm_prune.progressive import TileSize
 from lvlm_prune.readings import AttentionReader
 from lvlm_prune.signals import Signals, row_norms
-from lvlm_prune.splice import positions_of
+from lvlm_prune.splice import image_columns, positions_of
 
 AXES = {"received": 2, "keys": 2, "sinks_given": 2, "progress": 1}
 
@@ -180,10 +180,46 @@ class QwenVLAdapter(Adapter):
         arguments[f"{modality}_grid_thw"] = shrunk
         return arguments, full
 
+    def _check_grids(self, arguments: Mapping[str, Any], ids: Tensor, modality: str) -> None:
+        """Refuse grids that do not fit pixels, placeholders or token types.
+
+        Raises:
+            ValueError: the grids, or the token types.
+            PlaceholderMismatchError: the placeholders.
+        """
+        name, pixels = f"{modality}_grid_thw", self.pixels[modality]
+        if arguments.get(name) is None:
+            raise ValueError(
+                f"{name} is missing beside {pixels}; pass everything that the model's processor "
+                "made"
+            )
+        for number, thw in enumerate(arguments[name].tolist()):
+            if min(thw) < 1 or thw[1] % self._merge or thw[2] % self._merge:
+                raise ValueError(
+                    f"{name} of {modality} {number} is {thw}; height and width must be positive "
+                    f"multiples of {self._merge}, the patches along a visual token"
+                )
+        patches = arguments[name].prod(-1)
+        if int(patches.sum()) != len(arguments[pixels]):
+            raise ValueError(
+                f"{name} counts {int(patches.sum())} patches but {pixels} has "
+                f"{len(arguments[pixels])}; make both with the model's own processor"
+            )
+        image_columns(ids, self.token_id(modality), (patches // self._merge**2).tolist())
+        types = arguments.get("mm_token_type_ids")
+        marked = ids == self.token_id(modality)
+        if types is not None and not bool(types[:, -ids.shape[1] :][marked].all()):
+            raise ValueError(
+                "mm_token_type_ids marks placeholder tokens as text; make it and input_ids with "
+                "the model's own processor"
+            )
+
     def positions(
         self, arguments: Mapping[str, Any], ids: Tensor, mask: Tensor, delta: Tensor
     ) -> tuple[Tensor, Tensor]:
         """M-RoPE positions of new columns, `[4, B, L]`: a plain count, time, height, width."""
+        for modality in self.modalities(arguments):
+            self._check_grids(arguments, ids, modality)
         new = mask[:, -ids.shape[1] :]
         count = positions_of(mask)
         start = mask[:, : mask.shape[1] - ids.shape[1]].sum(-1) + delta

@@ -73,9 +73,9 @@ def columns_in(
     index = torch.arange(cached, device=device).expand(batch, -1)
     if not cached:
         return CacheColumns(index, cached, index.new_zeros(batch))
-    delta = getattr(cache, _DELTA, None)
-    delta = unmarked() if delta is None else delta
-    delta = index.new_zeros(batch) if delta is None else delta
+    remembered: Tensor | None = getattr(cache, _DELTA, None)
+    remembered = unmarked() if remembered is None else remembered
+    delta = index.new_zeros(batch) if remembered is None else remembered
     if batch % len(delta):
         raise ValueError(
             f"the cache holds {batch} conversation(s), but rotary positions are remembered of "

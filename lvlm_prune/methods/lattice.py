@@ -20,7 +20,7 @@ def lattice_cells(grid: tuple[int, int], k: int) -> tuple[Tensor, Tensor]:
         Centres `[k]` (ascending token indices) and the cell of each token `[h * w]`, both int64.
     """
     h, w = grid
-    bands = min(h, max(-(-k // w), round((k * h / w) ** 0.5), 1))
+    bands = min(h, k, max(-(-k // w), round((k * h / w) ** 0.5), 1))
     centres, cell, done = [], torch.empty(h, w, dtype=torch.int64), 0
     for band in range(bands):
         count = k * (band + 1) // bands - done

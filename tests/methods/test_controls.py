@@ -9,7 +9,7 @@ from lvlm_prune.methods.downsample import encoder_grid
 from lvlm_prune.methods.lattice import lattice_cells, lattice_centres, rectangle_of
 from lvlm_prune.signals import Signals
 
-GRIDS = [(14, 14), (24, 24), (6, 6), (3, 10), (1, 7)]
+GRIDS = [(14, 14), (24, 24), (6, 6), (3, 10), (1, 7), (10, 3), (12, 1)]
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -26,7 +26,7 @@ def test_lattice_tiles_the_grid_for_every_budget(grid):
 def test_pool_equals_a_loop():
     torch.manual_seed(0)
     features = torch.randn(2, 36, 5)
-    signals = Signals(features=features, hidden=features, grid=(6, 6))
+    signals = Signals(features, features, (6, 6), norms=features.norm(dim=-1))
     choice = METHODS["pool"].select(signals, 7)
     centres, cell = lattice_cells((6, 6), 7)
     assert torch.equal(choice.kept[1], centres)
@@ -74,5 +74,5 @@ def test_downsample_names_the_nearest_budgets():
 
 def test_identity_ignores_the_budget():
     features = torch.randn(1, 36, 5)
-    choice = METHODS["identity"].select(Signals(features, features, (6, 6)), 4)
+    choice = METHODS["identity"].select(Signals(features, features, (6, 6), features[..., 0]), 4)
     assert choice.kept.tolist() == [list(range(36))]
