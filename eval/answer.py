@@ -59,10 +59,8 @@ def answer_batch(questions: Questions, asked: Sequence[Asked], chosen: Chosen) -
     """Answer one batch of questions."""
     loaded, arguments = questions.loaded, questions.arguments(asked)
     stage = chosen.ready(chosen.choices(asked, arguments))
-    # The stage answers for the pixels; their name only says that there are images.
-    pixels = {stage.adapter.pixels["image"]: torch.empty(0)}
     generate = PrunedGenerate(stage, lambda report: None, loaded.model.generate)
-    output = generate(**arguments, **pixels, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+    output = generate(**arguments, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
     new = output[:, arguments["input_ids"].shape[1] :]
     return loaded.processor.batch_decode(new, skip_special_tokens=True)
 

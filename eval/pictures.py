@@ -20,14 +20,15 @@ from lvlm_prune.views import views
 
 SIDE = 224
 WRAP = 8  # panels in a line
+LINES = 4  # of panels, so that the picture stays legible in a page
 BUDGET_SCENES = 2  # so that the picture fits on a screen
 
 
 def methods_picture(grid: Grid, results: Sequence[RunResult], kept: int) -> Image.Image:
     """Scenes down, methods across, all at one budget; runs with the same rows stand together.
 
-    Where any of them ranks tokens, those that do not (evenly spaced ones) are left out: they look
-    alike, and the picture stays legible in a page.
+    Where any of them ranks tokens, those that do not (evenly spaced ones) are left out, as they
+    look alike; with many methods there are fewer scenes: the picture stays legible in a page.
 
     Args:
         grid: the runs' model, questions and choices.
@@ -41,7 +42,9 @@ def methods_picture(grid: Grid, results: Sequence[RunResult], kept: int) -> Imag
         f"{grid.loaded.label}: {kept} of {results[0].total} visual tokens kept (in colour; merged "
         f"rows where they stand{crosses})"
     )
-    return panel_grid(_rows(grid, results, shown, False), heading, 17, wrap=WRAP)
+    lines = -(-len(shown) // (WRAP - 1))
+    rows = _rows(grid, results, shown, False)[: max(1, LINES // lines)]
+    return panel_grid(rows, heading, 17, wrap=WRAP)
 
 
 def budgets_picture(grid: Grid, results: Sequence[RunResult], label: str) -> Image.Image:

@@ -54,6 +54,7 @@ class Questions:
         images: image file names.
         folder: where they are.
         sizes: for each image, what the processor says of it besides pixels, one row each.
+        pixels: for each image, the shapes of its pixels.
         totals: for each image, N.
         asked: the distinct questions, grouped by image.
         lock: held while the processor works.
@@ -63,6 +64,7 @@ class Questions:
     images: list[str]
     folder: Path
     sizes: list[dict[str, Tensor]]
+    pixels: list[dict[str, torch.Size]]
     totals: list[int]
     asked: list[Asked]
     lock: Lock = field(default_factory=Lock, compare=False)
@@ -92,11 +94,22 @@ class Questions:
             return self.loaded.inputs(pictures, [PROBE_TEXT] * len(pictures))
 
     def arguments(self, asked: Sequence[Asked]) -> dict[str, Tensor]:
-        """A batch of prompts, padded on the left, with the sizes of their images but no pixels."""
+        """A batch of prompts, padded on the left, with all of their images but what they show.
+
+        Pixels have their shape and no memory.
+        """
         rows = [self.sizes[question.image] for question in asked]
         sizes = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
         batch = {**padded(asked, self.loaded.processor.tokenizer.pad_token_id), **sizes}
+        for name in self.pixels[0]:
+            batch[name] = blank([self.pixels[question.image][name] for question in asked])
         return {name: value.to(self.loaded.model.device) for name, value in batch.items()}
+
+
+def blank(shapes: Sequence[torch.Size]) -> Tensor:
+    """Pixels of several images together, all zero and without memory of their own."""
+    rest = [max(sides) for sides in zip(*(shape[1:] for shape in shapes), strict=True)]
+    return torch.zeros(()).expand(sum(shape[0] for shape in shapes), *rest)
 
 
 def padded(asked: Sequence[Asked], pad: int) -> dict[str, Tensor]:
@@ -141,11 +154,12 @@ def prepare(
     placeholder = loaded.model.config.image_token_id
     asked: list[Asked] = []
     sizes: list[dict[str, Tensor]] = []
+    pixels: list[dict[str, torch.Size]] = []
     totals: list[int] = []
     known: dict[tuple[bytes, str], dict[str, Tensor]] = {}
     for number, image in enumerate(images):
         picture = load_image(folder / image)
-        (plain,), size = _processed(loaded, picture, [PROBE_TEXT])
+        (plain,), size, shapes = _processed(loaded, picture, [PROBE_TEXT])
         key = plain["input_ids"].numpy().tobytes()
         new = [text for text in texts[image] if (key, text) not in known]
         if new:
@@ -154,15 +168,16 @@ def prepare(
                 for text, columns in zip(new, _processed(loaded, picture, new)[0], strict=True)
             )
         sizes.append(size)
+        pixels.append(shapes)
         totals.append(int((plain["input_ids"] == placeholder).sum()))
         asked += [Asked(number, text, known[key, text]) for text in texts[image]]
-    return Questions(loaded, list(images), folder, sizes, totals, asked)
+    return Questions(loaded, list(images), folder, sizes, pixels, totals, asked)
 
 
 def _processed(
     loaded: Loaded, picture: Image.Image, texts: Sequence[str]
-) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-    """The columns of some questions about one image, and the image's sizes."""
+) -> tuple[list[dict[str, Tensor]], dict[str, Tensor], dict[str, torch.Size]]:
+    """The columns of some questions about one image, its sizes, and the shapes of all pixels."""
     batch: dict[str, Any] = dict(
         loaded.processor(
             text=[loaded.prompt(text) for text in texts],
@@ -178,5 +193,6 @@ def _processed(
         for row in range(len(texts))
     ]
     # Pixels have as many rows as the image has tiles or patches; sizes have one.
-    sizes = {name: value[:1] for name, value in batch.items() if not name.startswith("pixel_")}
-    return rows, sizes
+    shapes = {name: value.shape for name, value in batch.items() if name.startswith("pixel_")}
+    sizes = {name: value[:1] for name, value in batch.items() if name not in shapes}
+    return rows, sizes, shapes
