@@ -3,7 +3,7 @@
 InternVL reads `pooler_output` as a tensor `[tiles, N, D]`, and `generate` repeats its rows for
 beams. Prompts that keep different numbers of tokens fit in no such tensor, so they travel as a list
 with one entry a prompt, which `generate` repeats just as well, and become a tensor when the model
-moves or flattens it. Knows nothing about models.
+moves, flattens or reshapes it. Knows nothing about models.
 """
 
 from dataclasses import dataclass
@@ -21,18 +21,12 @@ class RaggedFeatures(list[Tensor]):
         """All features, `[1, sum K, D]`."""
         return torch.cat(list(self))[None]
 
-    def to(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Move or cast, as the model does with a tensor."""
-        return self.joined().to(*args, **kwargs)
-
-    def flatten(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Flatten, as LLaVA-OneVision does with videos."""
-        return self.joined().flatten(*args, **kwargs)
-
-    @property
-    def shape(self) -> torch.Size:
-        """Shape of the joined tensor."""
-        return self.joined().shape
+    def __getattr__(self, name: str) -> Any:
+        """What a model asks of a tensor: `shape`, `to`, `flatten`, `reshape` and the like."""
+        # Copying and pickling look for private names, which are the list's own business.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.joined(), name)
 
 
 @dataclass

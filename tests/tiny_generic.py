@@ -7,24 +7,15 @@ layout is a string of `t` (three text tokens) and `i` (an image).
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from inspect import signature
 from typing import Any
 
+import tiny_generic_configs as configs
 import torch
 import transformers
 from packaging.version import Version
-from tiny_families import IMAGE, TEXT, built, padded
+from tiny_families import IMAGE, built, padded
 from torch import Tensor
-
-VISION = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "image_size": 28,
-    "patch_size": 7,
-}
-GEMMA = {**TEXT, "head_dim": 8, "vocab_size": 99}
-MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
 
 
 @dataclass(frozen=True)
@@ -88,135 +79,67 @@ def cached_model(generic: Generic, attention: str):
     return built(generic.name, generic.config(), attention)
 
 
-def gemma3():
-    """Gemma 3: 16 patches pooled to 4 tokens, which see each other both ways."""
-    return transformers.Gemma3Config(
-        text_config=transformers.Gemma3TextConfig(**GEMMA, sliding_window=512),
-        vision_config=transformers.SiglipVisionConfig(**VISION, vision_use_head=False),
-        mm_tokens_per_image=4,
-        image_token_id=IMAGE,
-    )
-
-
-def paligemma():
-    """PaliGemma: a SigLIP patch a token."""
-    return transformers.PaliGemmaConfig(
-        text_config=transformers.GemmaConfig(**GEMMA),
-        vision_config=transformers.SiglipVisionConfig(
-            **VISION, vision_use_head=False, projection_dim=32
-        ),
-        image_token_id=IMAGE,
-        projection_dim=32,
-    )
-
-
-def idefics3():
-    """Idefics 3: 2 x 2 patches shuffled into a token."""
-    return transformers.Idefics3Config(
-        text_config=transformers.LlamaConfig(**TEXT),
-        vision_config={**VISION},
-        scale_factor=2,
-        image_token_id=IMAGE,
-    )
-
-
-def smolvlm():
-    """SmolVLM, as Idefics 3."""
-    return transformers.SmolVLMConfig(
-        text_config=transformers.LlamaConfig(**TEXT),
-        vision_config={**VISION},
-        scale_factor=2,
-        image_token_id=IMAGE,
-    )
-
-
-def mistral3():
-    """Mistral 3: a Pixtral encoder, 2 x 2 patches merged."""
-    return transformers.Mistral3Config(
-        text_config=transformers.MistralConfig(**TEXT),
-        vision_config=transformers.PixtralVisionConfig(**VISION),
-        spatial_merge_size=2,
-        vision_feature_layer=-1,
-        image_token_index=IMAGE,
-    )
-
-
-def cohere2_vision():
-    """Cohere 2 Vision: 2 x 2 patches shuffled."""
-    return transformers.Cohere2VisionConfig(
-        text_config=transformers.Cohere2Config(**TEXT),
-        vision_config=transformers.SiglipVisionConfig(**VISION, vision_use_head=False),
-        downsample_factor=2,
-        alignment_intermediate_size=64,
-        image_token_id=IMAGE,
-    )
-
-
-def aya_vision():
-    """Aya Vision: 2 x 2 patches shuffled."""
-    return transformers.AyaVisionConfig(
-        text_config=transformers.Cohere2Config(**TEXT),
-        vision_config=transformers.SiglipVisionConfig(**VISION, vision_use_head=False),
-        downsample_factor=2,
-        adapter_layer_norm_eps=1e-6,
-        image_token_index=IMAGE,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="full",
-    )
-
-
-def glm4v():
-    """GLM-4.1V: M-RoPE positions."""
-    return transformers.Glm4vConfig(
-        text_config={**TEXT, "rope_parameters": {**MROPE, "partial_rotary_factor": 1.0}},
-        vision_config={
-            "depth": 2,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_heads": 4,
-            "image_size": 56,
-            "patch_size": 7,
-            "out_hidden_size": 32,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-        },
-        image_token_id=IMAGE,
-        video_token_id=91,
-        image_start_token_id=92,
-        image_end_token_id=93,
-        video_start_token_id=94,
-        video_end_token_id=95,
-    )
-
-
 PIXELS = {"pixel_values": torch.zeros(1, 3, 28, 28)}
-LARGER = {"pixel_values": torch.zeros(1, 3, 56, 56)}
-GENERIC = {
-    "gemma3": Generic("Gemma3ForConditionalGeneration", gemma3, 4, PIXELS, "token_type_ids"),
-    "paligemma": Generic(
-        "PaliGemmaForConditionalGeneration", paligemma, 16, PIXELS, "token_type_ids"
-    ),
-    "idefics3": Generic("Idefics3ForConditionalGeneration", idefics3, 4, PIXELS, several=True),
-    "smolvlm": Generic("SmolVLMForConditionalGeneration", smolvlm, 4, PIXELS, several=True),
-    "mistral3": Generic(
-        "Mistral3ForConditionalGeneration",
-        mistral3,
-        4,
-        {**PIXELS, "image_sizes": torch.tensor([[28, 28]])},
-    ),
-    "cohere2_vision": Generic("Cohere2VisionForConditionalGeneration", cohere2_vision, 4, PIXELS),
-    "aya_vision": Generic("AyaVisionForConditionalGeneration", aya_vision, 4, PIXELS),
-    "glm4v": Generic(
-        "Glm4vForConditionalGeneration",
-        glm4v,
-        6,
-        {
-            "pixel_values": torch.zeros(24, 3 * 2 * 7 * 7),
-            "image_grid_thw": torch.tensor([[1, 4, 6]]),
-        },
-        "mm_token_type_ids",
+SIZED = {**PIXELS, "image_sizes": torch.tensor([[28, 28]])}
+TILED = {"pixel_values": torch.zeros(1, 3, 3, 28, 28), "image_sizes": torch.tensor([[56, 28]])}
+GRID = {"image_grid_thw": torch.tensor([[1, 4, 6]])}
+PATCHES = {"pixel_values": torch.zeros(24, 3 * 7 * 7), **GRID}
+PAIRED = {"pixel_values": torch.zeros(24, 3 * 2 * 7 * 7), **GRID}
+SQUARES = {"pixel_values": torch.zeros(24, 3, 7, 7), **GRID}
+NAFLEX = {
+    "pixel_values": torch.zeros(1, 16, 3 * 7 * 7),
+    "spatial_shapes": torch.tensor([[4, 4]]),
+    "pixel_attention_mask": torch.ones(1, 16, dtype=torch.int64),
+}
+PLACED = {
+    "pixel_values": torch.zeros(1, 16, 3 * 7 * 7),
+    "image_position_ids": torch.cartesian_prod(torch.arange(4), torch.arange(4)).flip(1)[None],
+}
+MM_TYPES = "mm_token_type_ids"
+
+
+def of(name: str, *details, **more) -> Generic:
+    """A class `<name>ForConditionalGeneration`."""
+    return Generic(f"{name}ForConditionalGeneration", *details, **more)
+
+
+ALL = {
+    "gemma3": of("Gemma3", configs.gemma3, 4, PIXELS, "token_type_ids"),
+    "gemma4": of("Gemma4", configs.gemma4, 4, PLACED, MM_TYPES),
+    "paligemma": of("PaliGemma", configs.paligemma, 16, PIXELS, "token_type_ids"),
+    "idefics2": of("Idefics2", configs.idefics2, 4, PIXELS, several=True),
+    "idefics3": of("Idefics3", configs.idefics3, 4, PIXELS, several=True),
+    "smolvlm": of("SmolVLM", configs.smolvlm, 4, PIXELS, several=True),
+    "mistral3": of("Mistral3", configs.mistral3, 4, SIZED),
+    "lighton_ocr": of("LightOnOcr", configs.lighton_ocr, 4, SIZED),
+    "cohere2_vision": of("Cohere2Vision", configs.cohere2_vision, 4, PIXELS),
+    "aya_vision": of("AyaVision", configs.aya_vision, 4, PIXELS),
+    "aria": of("Aria", configs.aria, 4, PIXELS),
+    "deepseek_vl": of("DeepseekVL", configs.deepseek_vl, 16, PIXELS),
+    "janus": of("Janus", configs.janus, 16, PIXELS),
+    "vipllava": of("VipLlava", configs.vipllava, 16, PIXELS),
+    "llava_next_video": of("LlavaNextVideo", configs.llava_next_video, 56, TILED),
+    "lfm2_vl": of("Lfm2Vl", configs.lfm2_vl, 4, NAFLEX),
+    "glm4v": of("Glm4v", configs.glm4v, 6, PAIRED, MM_TYPES),
+    "paddleocr_vl": of("PaddleOCRVL", configs.paddleocr_vl, 6, SQUARES, MM_TYPES),
+    "ernie4_5_vl_moe": of("Ernie4_5_VLMoe", configs.ernie4_5_vl_moe, 6, PATCHES, MM_TYPES),
+    "video_llama_3": of(
+        "VideoLlama3",
+        configs.video_llama_3,
+        24,
+        {**PATCHES, "image_merge_sizes": torch.tensor([1])},
     ),
 }
+
+
+def takes_outputs(name: str) -> bool:
+    """Whether the installed transformers has a class, and it accepts encoder outputs."""
+    one = getattr(transformers, name, None)
+    return one is not None and "mm_encoder_outputs" in signature(one.forward).parameters
+
+
+# An older transformers has not all of them.
+GENERIC = {name: generic for name, generic in ALL.items() if takes_outputs(generic.name)}
 
 # Before, SmolVLM wanted equally many features of every image in one tensor.
 if Version(transformers.__version__) < Version("5.23"):
