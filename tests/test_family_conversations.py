@@ -216,3 +216,26 @@ def test_recurrent_layers_refuse_padding_behind_a_cache():
         model(**first, past_key_values=cache)
         with pytest.raises(ValueError, match="recurrent layers cannot skip padding"):
             model(**second, past_key_values=cache)
+
+
+@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.masks])
+@torch.no_grad()
+def test_a_cache_of_several_samples_is_gone_on_from(name):
+    """The rows of a cache repeat the prompt; the next turn passes as many."""
+    family = FAMILIES[name]
+    model, inputs, cache = family.model(), family.prompts("tit"), empty_cache(family.model())
+    sampled = {"num_return_sequences": 2, "do_sample": True, "max_new_tokens": NEW}
+    with attach(model, method="cls", keep=KEEP) as handle:
+        out = model.generate(**inputs, past_key_values=cache, **sampled)
+        ids = torch.cat([out, torch.full((2, 2), 7)], 1)
+        call = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        ours = model.generate(**call, past_key_values=cache, max_new_tokens=NEW)[:, -NEW:]
+        (kept,) = handle.report.kept
+    total = int((inputs["input_ids"] == IMAGE).sum())
+    call |= {
+        name: torch.cat([value, value]) for name, value in visual(inputs, "image", 0, 1).items()
+    }
+    if family.mrope:
+        call["mm_token_type_ids"] = (ids == IMAGE).int()
+    expected = reference_generate(model, call, [kept] * 2, [total] * 2, max_new_tokens=NEW)
+    assert torch.equal(ours, expected)

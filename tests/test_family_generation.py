@@ -7,9 +7,9 @@ import torch
 import transformers
 from family_oracle import full_positions, masked_call, placeholders, reference_generate
 from packaging import version
-from tiny_families import FAMILIES, IMAGE, VIDEO
+from tiny_families import FAMILIES, IMAGE, SPECIAL, VIDEO
 from torch.nn.functional import cross_entropy
-from transformers import set_seed
+from transformers import StaticCache, set_seed
 
 from lvlm_prune import attach, prune_inputs
 
@@ -144,3 +144,77 @@ def test_bfloat16(name):
     if family.masks:
         masked = model(**masked_call(model, inputs, kept, plan.totals, given)).logits[:, -1].float()
         assert (out.logits[0].float() - masked).abs().max() < 0.05 * masked.abs().max()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_pruned_inputs_drive_the_stock_model(name):
+    family = FAMILIES[name]
+    model, inputs = family.model(), family.prompts("tit", "ttivi" if family.video else "ttii")
+    pruned, plan = prune_inputs(model, inputs, method="cls", keep=KEEP)
+    ours = model.generate(**pruned, max_new_tokens=4)[:, plan.index.shape[1] :]
+    with attach(model, method="cls", keep=KEEP):
+        assert torch.equal(model.generate(**inputs, max_new_tokens=4)[:, plan.length :], ours)
+
+
+@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.masks])
+def test_assisted_decoding_equals_greedy(name):
+    model, inputs = FAMILIES[name].model(), FAMILIES[name].prompts("tit")
+    assistant = copy.deepcopy(model)
+    with attach(model, method="cls", keep=KEEP):
+        greedy = model.generate(**inputs, max_new_tokens=6)
+        assisted = model.generate(**inputs, max_new_tokens=6, assistant_model=assistant)
+    assert torch.equal(assisted, greedy)
+
+
+@pytest.mark.parametrize("rows", [3, 4])
+@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.mrope])
+@torch.no_grad()
+def test_rotary_positions_that_the_caller_computed(name, rows):
+    """Time, height and width of every token, with or without the plain count before them."""
+    model, inputs = FAMILIES[name].model(), FAMILIES[name].prompts("tit", "ttitti")
+    positions = full_positions(model, inputs)[-rows:]
+    with attach(model, method="cls", keep=KEEP):
+        expected = model(**inputs).logits[:, -1]
+        ours = model(**inputs, position_ids=positions).logits[:, -1]
+    assert (ours - expected).abs().max() < FAMILIES[name].tolerance
+
+
+@torch.no_grad()
+def test_seconds_of_video_frames_are_in_the_positions():
+    family = FAMILIES["qwen2_5_vl"]
+    model, inputs = family.model(), family.prompts("tvt", "tv")
+    inputs["second_per_grid_ts"] = torch.tensor([1.5, 4.0])
+    settings = {"method": "cls", "keep": KEEP}
+    with attach(model, **settings) as handle:
+        ours = model.generate(**inputs, max_new_tokens=4)[:, -4:]
+        kept = handle.report.kept
+    given, plan = prune_inputs(model, inputs, **settings)
+    plain = {name: value for name, value in inputs.items() if name != "second_per_grid_ts"}
+    plain, _ = prune_inputs(model, plain, **settings)
+    assert not torch.equal(given["position_ids"], plain["position_ids"])
+    expected = reference_generate(model, inputs, kept, plan.totals, given, max_new_tokens=4)
+    assert torch.equal(ours, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llava_next", "qwen2_5_vl", "qwen3_vl", "internvl"])
+def test_compiled_decode_over_a_static_cache(name):
+    """The forward hook must not break the compiled decode step."""
+    family = FAMILIES[name]
+    model, inputs = copy.deepcopy(family.model()), family.prompts("tit")
+    with attach(model, method="cls", keep=KEEP):
+        greedy = model.generate(**inputs, max_new_tokens=4)[:, -4:]
+        compiled = torch.compile(model.__call__, fullgraph=True, backend="eager")
+        pruned, _ = prune_inputs(model, inputs, method="cls", keep=KEEP)
+        cache = StaticCache(config=model.config.get_text_config(), max_cache_len=64)
+        with torch.no_grad():
+            logits = model(**pruned, past_key_values=cache).logits[:, -1]
+            places, tokens = pruned.get("position_ids"), []
+            for _ in range(4):
+                logits[:, SPECIAL] = -torch.inf
+                tokens.append(logits.argmax(-1, keepdim=True))
+                places = places[..., -1:] + 1
+                step = compiled(input_ids=tokens[-1], position_ids=places, past_key_values=cache)
+                logits = step.logits[:, -1]
+    assert torch.equal(torch.cat(tokens, 1), greedy)
