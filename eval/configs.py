@@ -64,6 +64,9 @@ def runnable(
 
     Returns:
         Those configs, and for each method that was left out why.
+
+    Raises:
+        MissingSignalError: the model can run none of them.
     """
     found, why = [], {}
     for config in configs:
@@ -73,4 +76,6 @@ def runnable(
             why[config.method] = str(error)
         else:
             found.append(config)
+    if why and not found:
+        raise MissingSignalError(next(iter(why.values())))
     return found, why

@@ -8,6 +8,7 @@ from tiny_probe import tiny_loaded, write_probe
 
 import lvlm_prune.assets
 from lvlm_prune.config import PruneConfig
+from lvlm_prune.errors import MissingSignalError
 from lvlm_prune.eval.configs import CONTROLS, follows, grid_configs
 from lvlm_prune.eval.evaluate import EvalSettings, evaluate_benchmark
 from lvlm_prune.eval.interval import Interval
@@ -87,6 +88,12 @@ def test_a_method_that_is_named_must_run_on_every_model(folders, tmp_path):
     with pytest.raises(ValueError, match="small-internvl: method 'downsample'"):
         evaluate_benchmark(settings, tmp_path / "out")
     assert not (tmp_path / "out").exists(), "found before the first model ran"
+
+
+def test_settings_that_leave_no_method(folders, tmp_path):
+    settings = EvalSettings(keeps=[4], models=folders[1:2], order="sinks_first")
+    with pytest.raises(MissingSignalError, match="order='sinks_first' moves single patches"):
+        evaluate_benchmark(settings, tmp_path / "out")
 
 
 def test_models_of_one_name_are_refused(folders, tmp_path):
