@@ -1,13 +1,14 @@
 """Writes the model card from measured numbers.
 
-In: a model folder with `metrics.json` of measure.py and measure_pruning.py. Out: its README.md.
-No number in the card comes from anywhere else. It knows nothing of models.
+In: a model folder with `metrics.json` of measure.py and, for LLaVA, measure_pruning.py. Out: its
+README.md. No result in the card comes from anywhere else. It knows nothing of models.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,23 +73,44 @@ def sink_table(metrics: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def card(metrics: dict[str, Any]) -> str:
-    """Fills the template."""
-    values = {
-        "parameters": f"{metrics['parameters'] / 1e6:.2f}",
-        "pope_mean": percent(metrics["pope_mean"]),
-        "recall_seen": percent(metrics["recall_seen"]),
-        "recall_held_out": percent(metrics["recall_held_out"]),
-        "n_seen": metrics["n_seen"],
-        "n_held_out": metrics["n_held_out"],
-        "tasks": task_table(metrics),
-        "pruning": pruning_table(metrics),
-        "sinks": sink_table(metrics),
-    }
+def parts(kind: str) -> dict[str, str]:
+    """The texts of one family by name, from its `card_<family>.md`."""
+    text = (Path(__file__).parent / f"card_{kind}.md").read_text()
+    marked = re.split(r"^<!-- (\w+) -->\n", text, flags=re.MULTILINE)[1:]
+    return {name: body.strip() for name, body in zip(marked[::2], marked[1::2], strict=True)}
+
+
+def card(name: str, architecture: str, metrics: dict[str, Any]) -> str:
+    """Fills the template.
+
+    Args:
+        name: name of the model, `<family>-pictogram`.
+        architecture: its model class.
+        metrics: numbers of measure.py, and of measure_pruning.py where the family has them.
+    """
+    texts = {"measured": "", "name": name, "class": architecture}
+    values = (
+        texts
+        | parts(name.removesuffix("-pictogram"))
+        | {
+            "parameters": f"{metrics['parameters'] / 1e6:.2f}",
+            "pope_mean": percent(metrics["pope_mean"]),
+            "recall_seen": percent(metrics["recall_seen"]),
+            "recall_held_out": percent(metrics["recall_held_out"]),
+            "n_seen": metrics["n_seen"],
+            "n_held_out": metrics["n_held_out"],
+            "tasks": task_table(metrics),
+            "pruning": pruning_table(metrics) if "pruning" in metrics else "",
+            "sinks": sink_table(metrics) if "planted_sinks" in metrics else "",
+            "writers": "`measure.py` and `measure_pruning.py`"
+            if "pruning" in metrics
+            else "`measure.py`",
+        }
+    )
     text = TEMPLATE.read_text()
-    for name, value in values.items():
-        text = text.replace("{" + name + "}", str(value))
-    return text
+    for key, value in values.items():
+        text = text.replace("{" + key + "}", str(value))
+    return re.sub(r"\n{3,}", "\n\n", text)
 
 
 def main() -> None:
@@ -96,9 +118,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     default = PROBE.parent / "models" / "llava-pictogram"
     parser.add_argument("--model", type=Path, default=default)
-    folder = parser.parse_args().model
+    folder = parser.parse_args().model.resolve()
     metrics = json.loads((folder / "metrics.json").read_text())
-    (folder / "README.md").write_text(card(metrics))
+    architecture = json.loads((folder / "config.json").read_text())["architectures"][0]
+    (folder / "README.md").write_text(card(folder.name, architecture, metrics))
 
 
 if __name__ == "__main__":

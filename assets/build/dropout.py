@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from model import VISUAL_TOKENS
-from packing import START
+from families import VISUAL_TOKENS
+from packing import Packed
 from scenes import Scene
-from torch import Tensor
 
 
 def seen_tokens(scene: Scene, rng: np.random.Generator) -> np.ndarray:
@@ -36,16 +35,19 @@ def seen_tokens(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     return stays
 
 
-def drop_tokens(mask: Tensor, scenes: list[Scene], rng: np.random.Generator, share: float) -> None:
-    """Hides the dropped tokens of a share of the scenes, in place.
+def drop_tokens(
+    packed: Packed, scenes: list[Scene], rng: np.random.Generator, share: float
+) -> None:
+    """Hides the dropped tokens of a share of the scenes in the mask of a batch, in place.
 
     Args:
-        mask: float [B, 1, 199 + T, 199 + T], added to attention scores.
-        scenes: the B scenes.
+        packed: the batch.
+        scenes: its B scenes.
         rng: source of the choices.
         share: share of the scenes that lose tokens.
     """
+    start = packed.layout.visual.start
     for row, scene in enumerate(scenes):
         if rng.random() < share:
-            hidden = len(START) + np.flatnonzero(~seen_tokens(scene, rng))
-            mask[row, :, :, torch.from_numpy(hidden)] = -1e9
+            hidden = start + np.flatnonzero(~seen_tokens(scene, rng))
+            packed.mask[row, :, :, torch.from_numpy(hidden)] = -1e9

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import torch
 from classes import CLASSES, COLOR_NAMES
-from model import VISUAL_TOKENS
-from packing import IGNORE, NOUN_OF_TOKEN, PREFIX, START, Packed
+from families import VISUAL_TOKENS
+from packing import IGNORE, NOUN_OF_TOKEN, Packed
 from scenes import GRID, SIZE, Scene
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import LlamaModel
+from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 BINS = 7
@@ -77,36 +77,42 @@ def patch_state_loss(heads: nn.ModuleDict, features: Tensor, scenes: list[Scene]
     return loss
 
 
+def _first_heads(projection: nn.Linear, hidden: Tensor, width: int) -> Tensor:
+    """Output of a query or key projection for the first heads."""
+    rows = slice(0, HEADS * width)
+    bias = None if projection.bias is None else projection.bias[rows]
+    return F.linear(hidden, projection.weight[rows], bias)
+
+
 def _log_attention(
-    llm: LlamaModel, index: int, hidden: Tensor, packed: Packed, at: Tensor
+    llm: PreTrainedModel, index: int, hidden: Tensor, packed: Packed, at: Tensor
 ) -> Tensor:
-    """Log attention of words over the prefix in the first heads of a layer, [n, HEADS, 199].
+    """Log attention of words over the prefix in the first heads of a layer, [n, HEADS, P].
 
     Args:
         llm: the language model.
         index: its layer.
-        hidden: [B, 199 + T, D] input of that layer.
+        hidden: [B, P + T, D] input of that layer.
         packed: the batch.
         at: int [2, n], row and column of each word among the packed tokens.
     """
     layer, (row, column) = llm.layers[index], at
-    width = layer.self_attn.head_dim
-    weight = slice(0, HEADS * width)
+    prefix, width = packed.layout.prefix, layer.self_attn.head_dim
     hidden = layer.input_layernorm(hidden)
-    q = F.linear(hidden[row, PREFIX + column], layer.self_attn.q_proj.weight[weight])
-    k = F.linear(hidden[:, :PREFIX], layer.self_attn.k_proj.weight[weight])
+    q = _first_heads(layer.self_attn.q_proj, hidden[row, prefix + column], width)
+    k = _first_heads(layer.self_attn.k_proj, hidden[:, :prefix], width)
     cos, sin = llm.rotary_emb(hidden, packed.positions)
     q = q.view(-1, 1, HEADS, width)
-    k = k.view(-1, PREFIX, HEADS, width)
-    turn = (cos[row, PREFIX + column, None], sin[row, PREFIX + column, None])
+    k = k.view(-1, prefix, HEADS, width)
+    turn = (cos[row, prefix + column, None], sin[row, prefix + column, None])
     q, _ = apply_rotary_pos_emb(q, q, *turn, unsqueeze_dim=2)
-    k, _ = apply_rotary_pos_emb(k, k, cos[:, :PREFIX], sin[:, :PREFIX], unsqueeze_dim=2)
+    k, _ = apply_rotary_pos_emb(k, k, cos[:, :prefix], sin[:, :prefix], unsqueeze_dim=2)
     logits = torch.einsum("nhd,nkhd->nhk", q[:, 0].float(), k[row].float()) / width**0.5
     return logits.log_softmax(-1)
 
 
 def grounding_loss(
-    llm: LlamaModel, hidden: tuple[Tensor, ...], packed: Packed, scenes: list[Scene]
+    llm: PreTrainedModel, hidden: tuple[Tensor, ...], packed: Packed, scenes: list[Scene]
 ) -> Tensor:
     """Class words look at patches of their class, coloured ones at patches of class and colour.
 
@@ -115,7 +121,7 @@ def grounding_loss(
 
     Args:
         llm: the language model.
-        hidden: inputs of layers 0, 1 and 2, each [B, 199 + T, D].
+        hidden: inputs of layers 0, 1 and 2, each [B, P + T, D].
         packed: the batch.
         scenes: the B scenes.
     """
@@ -127,10 +133,11 @@ def grounding_loss(
         if not at.numel():
             continue
         row, column = at
-        wanted = torch.zeros(len(row), PREFIX, dtype=torch.bool)
-        wanted[:, len(START) :] = labels[row] == packed.nouns[row, column][:, None]
+        wanted = torch.zeros(len(row), packed.layout.prefix, dtype=torch.bool)
+        right = labels[row] == packed.nouns[row, column][:, None]
         if index == 2:
-            wanted[:, len(START) :] &= colors[row] == named[row, column][:, None]
+            right &= colors[row] == named[row, column][:, None]
+        wanted[:, packed.layout.visual] = right
         wanted[:, 0] = ~wanted.any(1)
         attention = _log_attention(llm, index, hidden[index], packed, at)
         mass = attention.masked_fill(~wanted[:, None], -1e9).logsumexp(-1)
@@ -139,7 +146,7 @@ def grounding_loss(
 
 
 def counting_loss(
-    llm: LlamaModel, hidden: tuple[Tensor, ...], packed: Packed, scenes: list[Scene]
+    llm: PreTrainedModel, hidden: tuple[Tensor, ...], packed: Packed, scenes: list[Scene]
 ) -> Tensor:
     """Class words look equally at `<s>` and at the centre of each of their objects, in layer 1.
 
@@ -148,16 +155,17 @@ def counting_loss(
 
     Args:
         llm: the language model.
-        hidden: inputs of layers 0, 1 and 2, each [B, 199 + T, D].
+        hidden: inputs of layers 0, 1 and 2, each [B, P + T, D].
         packed: the batch.
         scenes: the B scenes.
     """
     at = torch.nonzero(packed.nouns >= 0).T
-    target = torch.zeros(at.shape[1], PREFIX)
+    target = torch.zeros(at.shape[1], packed.layout.prefix)
+    start = packed.layout.visual.start
     target[:, 0] = 1
     nouns = packed.nouns[at[0], at[1]].tolist()
     for i, (row, noun) in enumerate(zip(at[0].tolist(), nouns, strict=True)):
-        anchors = [len(START) + o.anchor for o in scenes[row].objects if o.label == noun]
+        anchors = [start + o.anchor for o in scenes[row].objects if o.label == noun]
         target[i, anchors] = 1
     target = target / target.sum(1, keepdim=True)
     attention = _log_attention(llm, 1, hidden[1], packed, at)
@@ -184,12 +192,12 @@ def state_loss(heads: nn.ModuleDict, hidden: Tensor, packed: Packed, scenes: lis
 
     Args:
         heads: `state_heads`.
-        hidden: [B, 199 + T, D] states after LLM layer 1.
+        hidden: [B, P + T, D] states after LLM layer 1.
         packed: the batch.
         scenes: the B scenes.
     """
     row, column = torch.nonzero(packed.nouns >= 0, as_tuple=True)
-    words = hidden[row, PREFIX + column]
+    words = hidden[row, packed.layout.prefix + column]
     loss = words.sum() * 0
     for name, target in state_targets(scenes, row, packed.nouns[row, column]).items():
         if (target >= 0).any():

@@ -1,52 +1,86 @@
 """Measures an exported model on the probe through `generate` and the real chat template.
 
 In: a model folder. Out: `metrics.json` in it: accuracy per question type with the blind bound
-beside it, and recall on seen and held-out renderings. Greedy, float32, left-padded batches.
-Pruned accuracies are added by measure_pruning.py. It knows nothing of training.
+beside it, and recall on seen and held-out renderings. Greedy, float32, left-padded batches of all
+questions about an image, which is encoded once. Pruned accuracies are added by measure_pruning.py.
+It knows nothing of training.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from probe_files import PROBE, SPLITS, Asked, all_questions, blind_bound, scenes
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, PreTrainedModel
+
+from lvlm_prune.processors import load_processor
 
 # Relation strings name two classes and hardly repeat: a per-string bound would mean nothing.
 # Each image asks a relation and its opposite, so that a blind answerer is right half of the time.
 HALF = {"mme relation"}
 
 
+@contextmanager
+def encoding_once(model: PreTrainedModel) -> Iterator[None]:
+    """Encodes the first image of a batch and repeats its visual tokens for the others.
+
+    All questions of a batch are about one image here; nothing else of `generate` is touched.
+    """
+    encode = model.model.get_image_features
+
+    def repeated(pixel_values: Tensor, **kwargs: Any) -> Any:
+        grid = kwargs.get("image_grid_thw")
+        count = len(pixel_values) if grid is None else len(grid)
+        if grid is not None:
+            kwargs["image_grid_thw"] = grid[:1]
+        out = encode(pixel_values=pixel_values[: len(pixel_values) // count], **kwargs)
+        found = out.pooler_output
+        stacked = isinstance(found, Tensor)
+        out.pooler_output = found.repeat(count, 1, 1) if stacked else [*found] * count
+        return out
+
+    model.model.get_image_features = repeated
+    try:
+        yield
+    finally:
+        del model.model.get_image_features
+
+
 @torch.no_grad()
 def answers(
-    model: LlavaForConditionalGeneration, processor: Any, asked: list[tuple[str, str]], size: int
+    model: PreTrainedModel, processor: Any, asked: list[tuple[str, str]]
 ) -> dict[tuple[str, str], str]:
-    """Greedy answers by (image name, question), in batches of `size`."""
+    """Greedy answers by (image name, question), one batch an image."""
     found: dict[tuple[str, str], str] = {}
-    asked = sorted(set(asked), key=lambda pair: (len(pair[1].split()), pair))
-    for start in range(0, len(asked), size):
-        part = asked[start : start + size]
-        images = [Image.open(PROBE / "images" / image) for image, _ in part]
+    by_image: dict[str, list[str]] = {}
+    for image, text in sorted(set(asked)):
+        by_image.setdefault(image, []).append(text)
+    for done, (name, texts) in enumerate(by_image.items(), 1):
         prompts = [
             processor.apply_chat_template(
                 [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}],
                 add_generation_prompt=True,
             )
-            for _, text in part
+            for text in texts
         ]
+        images = [Image.open(PROBE / "images" / name)] * len(texts)
         inputs = processor(images=images, text=prompts, padding=True, return_tensors="pt")
-        out = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+        with encoding_once(model):
+            out = model.generate(**inputs, max_new_tokens=4, do_sample=False)
         new = processor.batch_decode(
             out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
         )
-        found |= {pair: text.strip() for pair, text in zip(part, new, strict=True)}
-        if start // size % 20 == 0:
-            print(f"{start + len(part)} of {len(asked)} questions", flush=True)
+        found |= {(name, a): b.strip() for a, b in zip(texts, new, strict=True)}
+        if done % 20 == 0:
+            print(f"{done} of {len(by_image)} images", flush=True)
     return found
 
 
@@ -87,14 +121,13 @@ def main() -> None:
     default = PROBE.parent / "models" / "llava-pictogram"
     parser.add_argument("--model", type=Path, default=default)
     parser.add_argument("--mme", type=Path, help="folder of candidate MME files")
-    parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    model = LlavaForConditionalGeneration.from_pretrained(args.model, dtype=torch.float32).eval()
-    processor = AutoProcessor.from_pretrained(args.model)
+    model = AutoModelForImageTextToText.from_pretrained(args.model, dtype=torch.float32).eval()
+    processor = load_processor(args.model)
     questions = all_questions(args.mme)
-    said = answers(model, processor, [(q.image, q.text) for q in questions], args.batch)
+    said = answers(model, processor, [(q.image, q.text) for q in questions])
     found = summary(said, questions)
     found |= rendering_recall(said, [q for q in questions if q.task.startswith("pope")])
     found["parameters"] = sum(p.numel() for p in model.parameters())

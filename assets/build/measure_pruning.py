@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from model import build_tokenizer
-from packing import START, Packed, attention_mask, pack
+from families import family
+from packing import Packed, attention_mask, layout, pack
 from PIL import Image
 from probe_files import PROBE, SPLITS, pope, scenes
 from questions import Question
+from tokenizer import build_tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoProcessor, LlavaForConditionalGeneration
@@ -80,12 +81,13 @@ def ask(
     compact: bool,
 ) -> dict[str, float]:
     """POPE accuracy with the visual tokens `kept`, int [I, K] ascending."""
-    llm, said, n = model.model.language_model, {}, len(START)
+    before = layout(family("llava")).before
+    llm, said, n = model.model.language_model, {}, len(before)
     count = kept.shape[1]
     for rows in torch.arange(len(kept)).split(16):
         ids, branch = probe.packed.ids[rows], probe.packed.branch[rows]
         index = kept[rows, :, None].expand(-1, -1, features.shape[-1])
-        head = llm.embed_tokens(torch.tensor(START)).expand(len(rows), -1, -1)
+        head = llm.embed_tokens(torch.tensor(before)).expand(len(rows), -1, -1)
         embeds = torch.cat([head, features[rows].gather(1, index), llm.embed_tokens(ids)], 1)
         visual = torch.arange(count).expand(len(rows), -1) if compact else kept[rows]
         text = probe.packed.positions[rows, n + features.shape[1] :]

@@ -1,11 +1,11 @@
 """Packs many questions about one image behind one image prefix.
 
-In: scenes and their questions. Out: `Packed` tensors for one forward of the language model: each
-branch sees the prefix and itself, and its positions restart after the prefix, so that the result
-equals asking every question alone. The branches hold exactly the token ids that the processor
-makes from the chat template. Position ids of the visual tokens are jittered in part of the
-images, because pruned prompts may come with compacted or gapped positions. It knows nothing of
-losses.
+In: scenes and their questions, and a family. Out: `Packed` tensors for one forward of its language
+model: each branch sees the prefix and itself, and its positions restart after the prefix, so that
+the result equals asking every question alone. The branches hold exactly the token ids that the
+processor makes from the chat template. Position ids of the visual tokens are jittered in part of
+the images, because pruned prompts may come with compacted or gapped positions (positions.py). It
+knows nothing of losses.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from functools import cache
 import numpy as np
 import torch
 from classes import CLASSES, COLOR_NAMES, plural
-from model import EOS, PAD, VISUAL_TOKENS, build_tokenizer
+from families import VISUAL_TOKENS, Family, family
+from positions import prefix_positions
 from questions import Question
+from tokenizer import EOS, PAD, build_tokenizer
 from torch import Tensor
 
 _TOKENIZER = build_tokenizer()
-START: tuple[int, ...] = tuple(_TOKENIZER("USER:").input_ids)
-PREFIX = len(START) + VISUAL_TOKENS
 IGNORE = -100
 NOUN_OF_TOKEN: dict[int, int] = {
     _TOKENIZER.convert_tokens_to_ids(word): i
@@ -32,6 +32,39 @@ NOUN_OF_TOKEN: dict[int, int] = {
 COLOR_OF_TOKEN: dict[int, int] = {
     _TOKENIZER.convert_tokens_to_ids(name): i for i, name in enumerate(COLOR_NAMES)
 }
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The prompt of a family around its visual tokens.
+
+    Attributes:
+        before: token ids in front of the visual tokens, `<s>` first.
+        after: token ids right behind them.
+        axes: rows of the position ids.
+    """
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    axes: int
+
+    @property
+    def visual(self) -> slice:
+        """Where the visual tokens are."""
+        return slice(len(self.before), len(self.before) + VISUAL_TOKENS)
+
+    @property
+    def prefix(self) -> int:
+        """Length P of the prefix that all branches share."""
+        return len(self.before) + VISUAL_TOKENS + len(self.after)
+
+
+@cache
+def layout(kind: Family) -> Layout:
+    """The layout of a family, from its own tokenizer."""
+    tokenizer = kind.build_tokenizer()
+    after = tokenizer(kind.after, add_special_tokens=False).input_ids if kind.after else []
+    return Layout(tuple(tokenizer(kind.before).input_ids), tuple(after), kind.axes)
 
 
 @cache
@@ -45,13 +78,14 @@ _FILL = {"ids": PAD, "branch": -1, "at": 0, "labels": IGNORE, "nouns": -1, "tint
 
 @dataclass(frozen=True)
 class Packed:
-    """One batch; T is the length of the longest packed row after the prefix.
+    """One batch; P is the length of the prefix, T of the longest packed row after it.
 
     Attributes:
+        layout: the prompt around the visual tokens.
         ids: int [B, T] token ids of all branches, padded.
-        positions: int [B, 199 + T] position ids of prefix and branches.
+        positions: int [B, P + T] position ids of prefix and branches; [3, B, P + T] for M-RoPE.
         branch: int [B, T] number of the question a token belongs to, -1 in padding.
-        mask: float [B, 1, 199 + T, 199 + T], added to scores: 0 where allowed, else -1e9.
+        mask: float [B, 1, P + T, P + T], added to scores: 0 where allowed, else -1e9.
         labels: int [B, T] next-token targets, -100 outside the answers.
         nouns: int [B, T] class index where a question names a class, else -1.
         tints: int [B, T] colour index where a question names a class after a colour, else -1.
@@ -59,6 +93,7 @@ class Packed:
         questions: the questions in packed order.
     """
 
+    layout: Layout
     ids: Tensor
     positions: Tensor
     branch: Tensor
@@ -70,39 +105,26 @@ class Packed:
     questions: list[list[Question]]
 
 
-def prefix_positions(rng: np.random.Generator | None) -> tuple[np.ndarray, int]:
-    """Position ids of the prefix and the position at which every branch starts.
-
-    Half of the images keep the standard ids; the others get compacted ids (as if 4-196 tokens
-    were left), or a gap of up to 200 before the text. No token is dropped.
-    """
-    n = len(START)
-    visual = np.arange(VISUAL_TOKENS)
-    start = VISUAL_TOKENS
-    draw = 0.0 if rng is None else rng.random()
-    if rng is not None and 0.5 <= draw < 0.85:
-        start = int(rng.integers(4, VISUAL_TOKENS + 1))
-        visual = visual * start // VISUAL_TOKENS
-    elif rng is not None and draw >= 0.85:
-        visual = np.sort(rng.integers(0, VISUAL_TOKENS, VISUAL_TOKENS))
-        start = VISUAL_TOKENS + int(rng.integers(0, 200))
-    return np.concatenate([np.arange(n), n + visual]), n + start
-
-
-def pack(questions: list[list[Question]], rng: np.random.Generator | None = None) -> Packed:
+def pack(
+    questions: list[list[Question]],
+    rng: np.random.Generator | None = None,
+    around: Layout | None = None,
+) -> Packed:
     """Packs the questions of B images.
 
     Args:
         questions: per image its questions.
         rng: source of the position jitter; None keeps standard positions.
+        around: the prompt around the visual tokens; None is LLaVA's.
     """
+    around = around or layout(family("llava"))
     rows: list[dict[str, list[int]]] = []
     first: list[list[int]] = []
     before = []
     for row_questions in questions:
         row: dict[str, list[int]] = {name: [] for name in _FILL}
         starts = []
-        prefix, begin = prefix_positions(rng)
+        prefix, begin = prefix_positions(len(around.before), len(around.after), around.axes, rng)
         for b, question in enumerate(row_questions):
             asked = token_ids(f"{question.text} ASSISTANT:")
             answer = (*token_ids(question.answer), EOS)
@@ -127,12 +149,14 @@ def pack(questions: list[list[Question]], rng: np.random.Generator | None = None
         name: torch.tensor([row[name] + [value] * (length - len(row[name])) for row in rows])
         for name, value in _FILL.items()
     }
-    positions = torch.cat([torch.from_numpy(np.stack(before)), table["at"]], 1)
+    later = table["at"].expand(around.axes, -1, -1)
+    positions = torch.cat([torch.from_numpy(np.stack(before, 1)), later], -1)
     branch = table["branch"]
-    mask = attention_mask(branch)
+    mask = attention_mask(branch, around.prefix)
     return Packed(
+        around,
         table["ids"],
-        positions,
+        positions if around.axes > 1 else positions[0],
         branch,
         mask,
         table["labels"],
@@ -143,7 +167,7 @@ def pack(questions: list[list[Question]], rng: np.random.Generator | None = None
     )
 
 
-def attention_mask(branch: Tensor, prefix: int = PREFIX) -> Tensor:
+def attention_mask(branch: Tensor, prefix: int) -> Tensor:
     """Causal within prefix and branch; branches see the prefix but not each other.
 
     Args:

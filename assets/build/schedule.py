@@ -1,8 +1,9 @@
 """Optimisers, learning-rate schedule and checkpoints shared by the two training stages.
 
 In: named parameters and a time budget. Out: Muon for the inner matrices, AdamW for the rest, both
-under one warm-up and cosine schedule on elapsed time, so that `--minutes` fixes the run. The
-elapsed time is part of a checkpoint, so that an interrupted run goes on where it stopped.
+under one warm-up and cosine schedule on the processor time of one process, so that `--minutes`
+fixes the run whatever else the machine does. That time is part of a checkpoint, so that an
+interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -17,14 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
-STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])
-
-
-def pixel_values(images: Tensor) -> Tensor:
-    """Normalises uint8 [B, 112, 112, 3] as CLIPImageProcessor does: float [B, 3, 112, 112]."""
-    return ((images.float() / 255 - MEAN) / STD).permute(0, 3, 1, 2).contiguous()
-
 
 def optimizers(
     groups: Iterable[tuple[nn.Module, float]], muon_lr: float, adam_lr: float
@@ -32,14 +25,19 @@ def optimizers(
     """Splits the parameters of (module, rate factor) pairs between Muon and AdamW.
 
     Two-dimensional weights of attention and MLP layers go to Muon; embeddings, norms, biases,
-    convolutions and heads (modules named "heads") go to AdamW.
+    convolutions and heads (modules named "heads") go to AdamW. A module may contain another one
+    of the list; the first of them sets the rate of a shared parameter.
     """
     muon: list[dict[str, Any]] = []
     adam: list[dict[str, Any]] = []
+    listed: set[int] = set()
     for module, factor in groups:
         inner: list[Tensor] = []
         outer: list[Tensor] = []
         for name, parameter in module.named_parameters():
+            if id(parameter) in listed:
+                continue
+            listed.add(id(parameter))
             matrix = (
                 parameter.ndim == 2
                 and "embed" not in name
@@ -48,7 +46,8 @@ def optimizers(
             (inner if matrix else outer).append(parameter)
         if inner:
             muon.append({"params": inner, "lr": muon_lr * factor})
-        adam.append({"params": outer, "lr": adam_lr * factor})
+        if outer:
+            adam.append({"params": outer, "lr": adam_lr * factor})
     found: list[torch.optim.Optimizer] = [torch.optim.AdamW(adam, betas=(0.9, 0.98))]
     if muon:
         found.append(torch.optim.Muon(muon, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"))
@@ -59,7 +58,7 @@ def optimizers(
 
 
 class Clock:
-    """Elapsed training time and the learning-rate factor at it.
+    """Processor time of the training and the learning-rate factor at it.
 
     `spent` is set once per step by `tick`, so that several processes can agree on it.
     """
@@ -75,11 +74,11 @@ class Clock:
         self.plateau = plateau
         self.budget = minutes * 60
         self.spent = spent
-        self._start = time.monotonic() - spent
+        self._start = time.process_time() - spent
 
     def now(self) -> float:
         """Seconds used by this process."""
-        return time.monotonic() - self._start
+        return time.process_time() - self._start
 
     @property
     def progress(self) -> float:

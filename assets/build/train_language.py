@@ -1,99 +1,64 @@
-"""Stage 2: trains the whole small LLaVA end to end on packed questions.
+"""Stage 2: trains a whole small model end to end on packed questions.
 
-In: the encoder checkpoint of stage 1 and drawn scenes. Out: a checkpoint of the whole model.
-Loss: cross entropy on answers, plus the stage 1 losses on the encoder, alignment, grounding (first
-60 % of the time) and state losses. The first 150 steps train the projector alone. It knows
-nothing of benchmark files.
+In: the checkpoint of stage 1 and drawn scenes; optionally the teacher of stage 1. Out: a checkpoint
+of the whole model. Loss: cross entropy on answers, plus the stage 1 losses on the encoder,
+alignment, grounding (in the first part of the time) and state losses. Without a teacher the first
+150 steps train the projector alone. It knows nothing of benchmark files.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from attention import use_plain_products
+from dense import dense_loss, imitation_loss, to_tensor
 from dropout import drop_tokens
-from losses import (
-    alignment_loss,
-    counting_loss,
-    grounding_loss,
-    patch_state_loss,
-    state_heads,
-    state_loss,
-)
-from model import build_model
-from packing import IGNORE, PREFIX, START, Packed, pack
+from families import NAMES, family
+from losses import alignment_loss, counting_loss, grounding_loss, patch_state_loss, state_loss
+from packing import IGNORE, Packed, layout, pack
 from parallel import average, start
 from questions import training_questions
 from scenes import Painter, Scene, random_scene
 from schedule import Clock, load_checkpoint, optimizers, save_checkpoint
+from student import Student, evaluate
+from teacher import Teacher
 from torch import Tensor, nn
 from torch.nn import functional as F
-from train_vision import dense_heads, dense_loss, encode, to_tensor
-from transformers import LlavaForConditionalGeneration
 
 ALIGNMENT_STEPS = 150
-
-
-class Student(nn.Module):
-    """The model and the auxiliary heads that training needs."""
-
-    def __init__(self, model: LlavaForConditionalGeneration) -> None:
-        """Wraps an initialised model."""
-        super().__init__()
-        self.model = model
-        self.dense = dense_heads(model.config.vision_config.hidden_size)
-        self.state = state_heads(model.config.text_config.hidden_size)
-
-    @property
-    def words(self) -> Tensor:
-        """Token embeddings [V, D], tied with the output layer."""
-        return self.model.model.language_model.embed_tokens.weight
-
-    def embeddings(self, features: Tensor, packed: Packed) -> Tensor:
-        """Input embeddings [B, 199 + T, D] of prefix and branches."""
-        size = len(features)
-        head = F.embedding(torch.tensor(START), self.words).expand(size, -1, -1)
-        tail = F.embedding(packed.ids, self.words)
-        return torch.cat([head.to(features.dtype), features, tail.to(features.dtype)], 1)
-
-    def states(self, embeds: Tensor, packed: Packed) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Final hidden states, and the inputs of all layers, each [B, 199 + T, D]."""
-        out = self.model.model.language_model(
-            inputs_embeds=embeds,
-            attention_mask=packed.mask,
-            position_ids=packed.positions,
-            output_hidden_states=True,
-            use_cache=False,
-        )
-        return out.last_hidden_state, out.hidden_states
 
 
 def projector_loss(student: Student, scenes: list[Scene]) -> Tensor:
     """Loss of the first steps: the projector learns to speak class words."""
     with torch.no_grad():
-        patches, _ = encode(student.model.model.vision_tower, to_tensor(scenes))
-    features = student.model.model.multi_modal_projector(patches)
+        tokens = student.encode(scenes).tokens
+    features = student.kind.projector(student.model)(tokens)
     loss = alignment_loss(features, student.words.detach(), scenes)
     return loss + 0.3 * patch_state_loss(student.state, features, scenes)
 
 
-def full_loss(student: Student, scenes: list[Scene], packed: Packed, grounded: bool) -> Tensor:
+def full_loss(
+    student: Student,
+    scenes: list[Scene],
+    packed: Packed,
+    grounded: bool,
+    teacher: Teacher | None,
+) -> Tensor:
     """Weighted sum of all stage 2 losses."""
-    patches, pooled = encode(student.model.model.vision_tower, to_tensor(scenes))
-    features = student.model.model.multi_modal_projector(patches)
-    embeds = student.embeddings(features, packed)
-    final, hidden = student.states(embeds, packed)
+    encoded = student.encode(scenes)
+    features = encoded.features
+    final, hidden = student.states(student.embeddings(features, packed), packed)
     asked = packed.labels != IGNORE
-    logits = F.linear(final[:, PREFIX:][asked], student.words).float()
+    logits = F.linear(final[:, packed.layout.prefix :][asked], student.words).float()
     loss = F.cross_entropy(logits, packed.labels[asked])
-    loss = loss + 0.3 * dense_loss(student.dense, patches, pooled, scenes)
+    loss = loss + 0.3 * dense_loss(student.dense, encoded, scenes)
     loss = loss + 0.3 * alignment_loss(features, student.words, scenes)
     loss = loss + 0.1 * patch_state_loss(student.state, features, scenes)
     loss = loss + 0.15 * state_loss(student.state, hidden[2], packed, scenes)
+    if teacher is not None:
+        loss = loss + imitation_loss(features, teacher.features(to_tensor(scenes)), scenes)
     if grounded:
         llm = student.model.model.language_model
         loss = loss + 0.3 * grounding_loss(llm, hidden, packed, scenes)
@@ -101,37 +66,15 @@ def full_loss(student: Student, scenes: list[Scene], packed: Packed, grounded: b
     return loss
 
 
-@torch.no_grad()
-def evaluate(student: Student, painter: Painter, count: int = 120) -> dict[str, float]:
-    """Share of exactly right answers per kind of question, on scenes of the test split."""
-    rng = np.random.default_rng(98)
-    hits: dict[str, list[float]] = defaultdict(list)
-    for _ in range(count // 20):
-        scenes = [random_scene(painter, rng) for _ in range(20)]
-        packed = pack([training_questions(s, rng) for s in scenes])
-        patches, _ = encode(student.model.model.vision_tower, to_tensor(scenes))
-        features = student.model.model.multi_modal_projector(patches)
-        final, _ = student.states(student.embeddings(features, packed), packed)
-        right = F.linear(final[:, PREFIX:], student.words).argmax(-1) == packed.labels
-        right |= packed.labels == IGNORE
-        for row, (asked, begins) in enumerate(zip(packed.questions, packed.first, strict=True)):
-            ends = [*begins[1:], packed.ids.shape[1]]
-            for question, a, b in zip(asked, begins, ends, strict=True):
-                hits[question.kind].append(float(right[row, a:b].all()))
-    return {kind: round(float(np.mean(v)), 3) for kind, v in sorted(hits.items())}
-
-
 def initialised(args: argparse.Namespace) -> Student:
     """A new student, from stage 1 or, with fresh optimisers, from a run of this stage."""
-    student = Student(build_model())
-    use_plain_products(student.model)
+    student = Student(family(args.family))
     if args.init and not args.out.exists():
-        saved = load_checkpoint(args.init)["student"]
-        student.load_state_dict(saved, strict=False)
+        student.load_state_dict(load_checkpoint(args.init)["student"], strict=False)
     elif not args.out.exists():
         stage1 = load_checkpoint(args.vision)
-        student.model.model.vision_tower.load_state_dict(stage1["vision"])
-        student.dense.load_state_dict(stage1["heads"], strict=False)
+        student.model.load_state_dict(stage1["model"])
+        student.dense.load_state_dict(stage1["heads"])
     return student
 
 
@@ -141,11 +84,13 @@ def train(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     rank, world = start()
     student = initialised(args)
-    inner = student.model.model
-    groups = [(inner.vision_tower, 0.5), (inner.multi_modal_projector, 1.0)]
-    groups += [(inner.language_model, 1.0), (student.dense, 1.0), (student.state, 1.0)]
+    kind, model = student.kind, student.model
+    teacher = Teacher(args.teacher) if args.teacher else None
+    groups = [(kind.projector(model), 1.0), (kind.tower(model), args.tower)]
+    groups += [(model.model.language_model, 1.0), (student.dense, 1.0), (student.state, 1.0)]
     parts = optimizers(groups, muon_lr=args.rate, adam_lr=1e-3)
-    clock, step = Clock(args.minutes, plateau=args.plateau), ALIGNMENT_STEPS if args.init else 0
+    clock = Clock(args.minutes, plateau=args.plateau)
+    step = ALIGNMENT_STEPS if args.init or teacher else 0
     if args.out.exists():
         state = load_checkpoint(args.out)
         student.load_state_dict(state["student"])
@@ -163,9 +108,11 @@ def train(args: argparse.Namespace) -> None:
             if step < ALIGNMENT_STEPS:
                 loss = projector_loss(student, scenes)
             else:
-                packed = pack([training_questions(s, rng) for s in scenes], rng)
-                drop_tokens(packed.mask, scenes, rng, args.drop)
-                loss = full_loss(student, scenes, packed, clock.progress < args.grounded)
+                questions = [training_questions(s, rng) for s in scenes]
+                packed = pack(questions, rng, layout(kind))
+                drop_tokens(packed, scenes, rng, args.drop)
+                grounded = clock.progress < args.grounded
+                loss = full_loss(student, scenes, packed, grounded, teacher)
         for part in parts:
             part.zero_grad(set_to_none=True)
         loss.backward()
@@ -187,6 +134,8 @@ def train(args: argparse.Namespace) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--family", choices=NAMES, default="llava")
+    parser.add_argument("--teacher", type=Path, help="folder of an exported LLaVA to imitate")
     parser.add_argument("--vision", type=Path, help="checkpoint of stage 1 to start from")
     parser.add_argument("--init", type=Path, help="checkpoint of this stage to start from instead")
     parser.add_argument("--out", type=Path, required=True)
@@ -194,6 +143,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=8, help="per process")
     parser.add_argument("--rate", type=float, default=1.5e-3, help="Muon learning rate")
+    parser.add_argument("--tower", type=float, default=0.5, help="rate factor of the encoder")
     parser.add_argument("--plateau", type=float, default=0.45, help="share before the decay")
     parser.add_argument("--grounded", type=float, default=0.6, help="share with attention losses")
     parser.add_argument("--drop", type=float, default=0.6, help="share of scenes losing tokens")
