@@ -62,7 +62,8 @@ def _rows(
     for number in range(min(PICTURED, len(grid.questions.images))):
         asked, picture = grid.asked(number), grid.questions.picture(number)
         inputs = loaded.inputs([picture], [asked.text])
-        tiles = grid.pictured[unpruned.name][number].tiles
+        chosen = grid.pictured[unpruned.name][number].tiles
+        tiles = [(rows_of.cpu(), shape) for rows_of, shape in chosen]
         seen = views(picture, inputs, tiles, loaded.processor.image_processor)
         if not seen:
             continue

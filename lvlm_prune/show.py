@@ -220,6 +220,13 @@ def whole(choices: Sequence[Choice]) -> Drawn:
     )
 
 
+def sinks_note(sinks: Tensor | None) -> str:
+    """What a picture says of ViT sinks, `[N]` bool, where they were looked for."""
+    if sinks is None:
+        return ""
+    return "; crosses: ViT sinks" if bool(sinks.any()) else "; no ViT sinks found"
+
+
 def figure(
     loaded: Loaded,
     picture: Image.Image,
@@ -242,7 +249,7 @@ def figure(
         Panel(
             draw_kept_views(rows, choice.kept, choice.sinks, choice.total),
             f"{pruned.tokens} kept by {pruned.name}",
-            f"answer: {pruned.text}" + ("" if choice.sinks is None else "; crosses: ViT sinks"),
+            f"answer: {pruned.text}" + sinks_note(choice.sinks),
         ),
     ]
     if choice.scores is not None:
