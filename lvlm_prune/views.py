@@ -55,22 +55,30 @@ def views(
         Rows of views; none where the tokens form no grid that could be drawn.
     """
     seen = seen_images(inputs, processor)
-    if len(tiles) == len(seen) or len(tiles) == 1 and seen:
-        shown = [
-            View(image, rows, known)
-            for image, (rows, grid) in zip(seen, tiles, strict=False)
-            if (known := guessed_grid(grid, picture if len(tiles) == 1 else image))
-        ]
-        return fitted(_laid_out(shown, picture)) if len(shown) == len(tiles) else []
-    if len(tiles) == 2 and seen:
-        (base_rows, base_grid), (rows, grid) = tiles
-        # Without its padding, the joined picture is the image in the tiles' resolution.
-        token = seen[0].width // base_grid[1]
-        joined = picture.convert("RGB").resize(
-            (grid[1] * token, grid[0] * token), Image.Resampling.LANCZOS
-        )
-        return fitted([[View(seen[0], base_rows, base_grid), View(joined, rows, grid)]])
-    return []
+    if not seen:
+        return []
+    if len(tiles) == 2 and inputs["pixel_values"].dim() == 5 and tiles[1][1][0] > 1:
+        return fitted([_base_and_picture(seen[0], picture, tiles)])
+    if len(tiles) not in (1, len(seen)):
+        return []
+    shown = [
+        View(image, rows, known)
+        for image, (rows, grid) in zip(seen, tiles, strict=False)
+        if (known := guessed_grid(grid, picture if len(tiles) == 1 else image))
+    ]
+    return fitted(_laid_out(shown, picture)) if len(shown) == len(tiles) else []
+
+
+def _base_and_picture(base: Image.Image, picture: Image.Image, tiles: Tiles) -> list[View]:
+    """The base tile, and the picture that the others were joined to.
+
+    Without its padding, that is the image in the tiles' resolution.
+    """
+    (base_rows, base_grid), (rows, grid) = tiles
+    token = base.width // base_grid[1]
+    size = (grid[1] * token, grid[0] * token)
+    joined = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    return [View(base, base_rows, base_grid), View(joined, rows, grid)]
 
 
 def seen_images(inputs: Mapping[str, Tensor], processor: Any) -> list[Image.Image]:

@@ -121,6 +121,13 @@ def test_large_images_are_shrunk_together():
     assert joined.image.width / joined.image.height == pytest.approx(64 / 48, rel=0.02)
 
 
+def test_a_single_tile_is_drawn_without_its_padding():
+    tiles = [(torch.arange(16), (4, 4)), (torch.arange(16, 28), (3, 4))]
+    inputs = {"pixel_values": torch.zeros(1, 2, 3, 32, 32)}
+    ((_, joined),) = views(picture(), inputs, tiles, tiny_loaded().processor.image_processor)
+    assert joined.image.size == (32, 24)
+
+
 @pytest.mark.parametrize(
     ("grid", "size", "found"),
     [
