@@ -87,6 +87,12 @@ class Adapter(ABC):
         layers = getattr(self.model.config.get_text_config(), "layer_types", None) or ()
         return any("attention" not in layer or "linear" in layer for layer in layers)
 
+    @property
+    def flash(self) -> bool:
+        """Whether the LLM attends by a flash kernel."""
+        text = self.model.config.get_text_config()
+        return "flash" in (getattr(text, "_attn_implementation", None) or "")
+
     def grid(self) -> tuple[int, int] | None:
         """Grid (h, w) of every image's visual tokens, or None where it depends on the image."""
         return None

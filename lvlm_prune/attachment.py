@@ -18,7 +18,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from lvlm_prune.boundary import BoundaryStage
-from lvlm_prune.cache_columns import carries_columns, mark
+from lvlm_prune.cache_columns import carries_columns, mark, remember_text
 from lvlm_prune.call import Rewritten
 from lvlm_prune.config import PruneConfig
 from lvlm_prune.errors import AlreadyAttachedError, NoReportError
@@ -198,6 +198,8 @@ class Attachment:
         arguments = {**dict(zip(self._arguments, args, strict=False)), **kwargs}
         images = self.stage.has_images(arguments)
         if not images and not carries_columns(arguments.get("past_key_values")):
+            if not self.stage.adapter.counts_positions:
+                remember_text(arguments)
             return None
         return (), self._shortened(arguments)
 

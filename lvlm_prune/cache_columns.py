@@ -5,7 +5,7 @@ itself, so nothing is kept on the model and two conversations cannot mix. Tokens
 after the prompt stand in both in the same order, so the columns of a decode step need no update.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,8 +79,8 @@ def columns_in(
     if batch % len(delta):
         raise ValueError(
             f"the cache holds {batch} conversation(s), but rotary positions are remembered of "
-            f"{len(delta)}; attach before the first turn, or go on before the model is used for "
-            "another conversation"
+            f"{len(delta)}, because the model was used for others since; pass the whole "
+            "conversation without the cache"
         )
     return CacheColumns(index, cached, delta.to(index).repeat_interleave(batch // len(delta)))
 
@@ -93,6 +93,16 @@ def mark(cache: Any, columns: CacheColumns) -> None:
 def remember_delta(cache: Any, delta: Tensor) -> None:
     """Write onto a cache that was not shortened where its conversations go on, `[B]` or `[1]`."""
     setattr(cache, _DELTA, delta)
+
+
+def remember_text(arguments: Mapping[str, Any]) -> None:
+    """Note on the empty cache of a call that its conversation begins with text alone."""
+    ids, cache = arguments.get("input_ids"), arguments.get("past_key_values")
+    # Decode steps go by first: they may be compiled, and a cache's length is no part of a graph.
+    if ids is None or ids.shape[1] < 2 or cache is None:
+        return
+    if arguments.get("mm_encoder_outputs") is None and not int(cache.get_seq_length()):
+        remember_delta(cache, torch.zeros(1))
 
 
 def unmark(cache: Any) -> CacheColumns | None:

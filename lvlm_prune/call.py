@@ -48,7 +48,7 @@ class Call:
         mask: mask of the conversation, `[B, past + L]`.
         delta: next rotary position less the number of real tokens, `[B]`.
         ids_hold_past: whether `input_ids` repeats the columns that the cache holds.
-        recurrent: whether layers of the LLM cannot skip padding behind cached columns.
+        adapter: of the model.
     """
 
     arguments: Mapping[str, Any]
@@ -56,7 +56,7 @@ class Call:
     mask: Tensor
     delta: Tensor
     ids_hold_past: bool
-    recurrent: bool = False
+    adapter: Adapter
 
 
 def new_call(
@@ -100,10 +100,10 @@ def new_call(
     if places is None:
         if "position_ids" not in new and past.length:
             new["position_ids"] = positions_of(mask)[:, past.length :]
-        return Call(arguments, past, mask, past.delta, ids_hold_past, adapter.recurrent), new
+        return Call(arguments, past, mask, past.delta, ids_hold_past, adapter), new
     positions, delta = places
     new.setdefault("position_ids", positions)
-    return Call(arguments, past, mask, delta, ids_hold_past, adapter.recurrent), new
+    return Call(arguments, past, mask, delta, ids_hold_past, adapter), new
 
 
 def joined(call: Call, short: dict[str, Tensor], plan: Plan, compact: bool) -> Rewritten:
@@ -116,16 +116,9 @@ def joined(call: Call, short: dict[str, Tensor], plan: Plan, compact: bool) -> R
         compact: whether positions are renumbered.
 
     Raises:
-        ValueError: the new columns would be padded, which recurrent layers cannot skip.
+        ValueError: the model cannot read such columns behind a cache.
     """
     past, mask = call.past, call.mask
-    padded = bool((plan.index < 0).any()) and bool(mask[:, past.length :].all())
-    if call.recurrent and past.length and padded:
-        raise ValueError(
-            "the prompts of this turn lose different numbers of visual tokens, and the model's "
-            "recurrent layers cannot skip padding behind a cache; keep the same number of tokens "
-            "in each prompt, or go on with one conversation at a time"
-        )
     added = torch.where(plan.index >= 0, plan.index + past.length, -1)
     index = torch.cat([past.index, added], dim=1)
     columns = CacheColumns(index, past.length + plan.length, call.delta)
@@ -159,4 +152,31 @@ def joined(call: Call, short: dict[str, Tensor], plan: Plan, compact: bool) -> R
     # `forward` reads the new columns only; `generate` cuts them off the end by itself.
     count = both["input_ids"].shape[1]
     both["position_ids"] = positions[..., -count:]
+    if past.length:
+        _check_later_turn(call, plan, positions[..., -plan.index.shape[1] :])
     return Rewritten(both, plan, columns, None)
+
+
+def _check_later_turn(call: Call, plan: Plan, positions: Tensor) -> None:
+    """Refuse new columns that a model would misread behind cached ones.
+
+    Args:
+        call: the call.
+        plan: how its new columns were shortened.
+        positions: theirs, `[B, L']` or with M-RoPE rows.
+    """
+    padded = bool((plan.index < 0).any()) and bool(call.mask[:, call.past.length :].all())
+    if call.adapter.recurrent and padded:
+        raise ValueError(
+            "the prompts of this turn lose different numbers of visual tokens, and the model's "
+            "recurrent layers cannot skip padding behind a cache; keep the same number of tokens "
+            "in each prompt, or go on with one conversation at a time"
+        )
+    # Row 0 of four is a plain count; with three, transformers hands kernels none.
+    gaps = positions.dim() == 2 and bool((positions.diff(dim=-1) != 1).any())
+    if call.adapter.flash and len(positions) == 1 and gaps:
+        raise ValueError(
+            "this turn brings an image behind a cache, and flash attention takes the gaps that "
+            "pruning leaves in its positions for borders between packed sequences; load the model "
+            "with attn_implementation='sdpa', or pass the whole conversation without the cache"
+        )

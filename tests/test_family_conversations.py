@@ -4,6 +4,8 @@ The reference answers the whole conversation afresh, with the stock model and th
 all turns masked.
 """
 
+import copy
+
 import pytest
 import torch
 from family_oracle import reference_generate
@@ -200,6 +202,32 @@ def test_hand_written_decode_loop(name):
                 input_ids=tokens[-1], attention_mask=mask, past_key_values=out.past_key_values
             )
     assert torch.equal(torch.cat(tokens, 1), expected)
+
+
+@pytest.mark.parametrize("name", ["llava", "internvl", "qwen2_5_vl"])
+@torch.no_grad()
+def test_flash_attention_refuses_gaps_behind_a_cache(name, monkeypatch):
+    """Its kernels would take them for packed sequences; M-RoPE has a row without gaps."""
+    family = FAMILIES[name]
+    model, cache = copy.deepcopy(family.model()), empty_cache(family.model())
+    first, second, third = (family.prompts(layout) for layout in ("t", "it", "t"))
+    length = first["input_ids"].shape[1] + second["input_ids"].shape[1]
+    second["attention_mask"] = torch.ones(1, length).long()
+    third["attention_mask"] = torch.ones(1, length + third["input_ids"].shape[1]).long()
+    text = model.config.get_text_config()
+    with attach(model, method="cls", keep=KEEP) as handle:
+        model(**first, past_key_values=cache)
+        monkeypatch.setattr(text, "_attn_implementation_internal", "flash_attention_2")
+        if family.mrope:
+            handle.stage.rewrite({**second, "past_key_values": cache})
+            return
+        with pytest.raises(ValueError, match="gaps that pruning leaves .* attn_implementation"):
+            model(**second, past_key_values=cache)
+        monkeypatch.undo()
+        model(**second, past_key_values=cache)
+        monkeypatch.setattr(text, "_attn_implementation_internal", "flash_attention_2")
+        # Text behind a pruned image has no gaps of its own.
+        handle.stage.rewrite({**third, "past_key_values": cache})
 
 
 @torch.no_grad()
