@@ -1,4 +1,4 @@
-"""Paths of the bundled files: a small trained LLaVA and the held-out probe scenes.
+"""Paths of the bundled files: small trained models and the held-out probe scenes.
 
 In: nothing. Out: `Path`s, which is what `from_pretrained` and Pillow take. It imports neither
 torch nor transformers, and it knows nothing of what the files hold; their own README files do.
@@ -10,6 +10,7 @@ from pathlib import Path
 
 ASSETS = Path(__file__).resolve().parent
 MODEL_NAME = "llava-pictogram"
+MODEL_NAMES = (MODEL_NAME, "qwen-pictogram", "internvl-pictogram")
 
 
 def asset(*parts: str) -> Path:
@@ -30,7 +31,14 @@ def asset(*parts: str) -> Path:
 
 
 def model_path(name: str = MODEL_NAME) -> Path:
-    """Returns the folder of a bundled model, ready for `from_pretrained`."""
+    """Returns the folder of a bundled model, ready for `from_pretrained`.
+
+    Args:
+        name: one of `MODEL_NAMES`.
+
+    Raises:
+        FileNotFoundError: another name.
+    """
     return asset("models", name)
 
 

@@ -14,6 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lvlm_prune.assets import MODEL_NAME, MODEL_NAMES, model_path
+from lvlm_prune.processors import load_processor
+
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
 
@@ -56,18 +59,19 @@ def load(name: str | Path | None = None, device: str = "cpu", plant: bool = Fals
     """Load a model and its processor.
 
     Args:
-        name: folder or hub name; None is the bundled model.
+        name: folder, hub name, or the name of a bundled model (`lvlm_prune.assets.MODEL_NAMES`);
+            None is the bundled LLaVA.
         device: torch device; on a CPU the model runs in float32.
-        plant: plant ViT sinks in the bundled model.
+        plant: plant ViT sinks in the bundled LLaVA.
 
     Raises:
         ValueError: a device that is not there, or sinks to plant in another model.
         OSError: no such folder, missing files, or a hub that cannot be reached.
     """
     target = check_device(device)
-    if plant and name is not None:
+    if plant and name not in (None, MODEL_NAME):
         raise ValueError(
-            f"sinks can be planted in the bundled model only, not in {str(name)!r}; "
+            f"sinks can be planted in the bundled {MODEL_NAME} only, not in {str(name)!r}; "
             "leave --model out, or leave --plant-sinks out"
         )
     source = _source(name)
@@ -95,12 +99,15 @@ def check_device(device: str) -> torch.device:
 
 
 def _source(name: str | Path | None) -> str:
-    """The bundled model's folder, a folder that has a config, or a hub name."""
-    if name is None:
-        from lvlm_prune.assets import model_path
+    """A bundled model's folder, a folder that has a config, or a hub name.
 
+    A folder of the user goes before a bundled model of the same name.
+    """
+    if name is None:
         return str(model_path())
     folder = Path(name)
+    if not folder.exists() and str(name) in MODEL_NAMES:
+        return str(model_path(str(name)))
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(
@@ -138,8 +145,6 @@ def _model(source: str, device: torch.device) -> Any:
 
 def _processor(source: str) -> Any:
     """Load the processor and let it pad on the left."""
-    from transformers import AutoProcessor
-
     folder = Path(source)
     if folder.is_dir() and not any((folder / name).is_file() for name in PROCESSOR_FILES):
         raise FileNotFoundError(
@@ -147,7 +152,7 @@ def _processor(source: str) -> Any:
             "save them beside the model with processor.save_pretrained"
         )
     try:
-        processor: Any = AutoProcessor.from_pretrained(source)
+        processor: Any = load_processor(source)
     except (OSError, ValueError) as error:
         raise type(error)(
             f"cannot load the processor of {source!r}: {_first_line(error)}"

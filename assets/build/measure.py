@@ -12,6 +12,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def encoding_once(model: PreTrainedModel) -> Iterator[None]:
     """
     encode = model.model.get_image_features
 
+    @wraps(encode)
     def repeated(pixel_values: Tensor, **kwargs: Any) -> Any:
         grid = kwargs.get("image_grid_thw")
         count = len(pixel_values) if grid is None else len(grid)
