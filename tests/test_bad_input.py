@@ -113,7 +113,11 @@ def test_unsupported_models(model, message):
     ("path", "value", "message"),
     [
         ("vision_feature_select_strategy", "full", "'full' makes the CLS token a visual token"),
-        ("vision_config.model_type", "siglip_vision_model", "cuts off the first patch of an encoder"),
+        (
+            "vision_config.model_type",
+            "siglip_vision_model",
+            "cuts off the first patch of an encoder",
+        ),
         ("vision_config.model_type", "pixtral", "'pixtral' encoder is not supported"),
     ],
 )

@@ -271,6 +271,8 @@ def test_positions_that_are_remembered_of_other_prompts():
     ).long()
     with (
         attach(model, method="cls", keep=3),
-        pytest.raises(ValueError, match="3 conversation.* remembered of 2, because .* without the cache"),
+        pytest.raises(
+            ValueError, match="3 conversation.* remembered of 2, because .* without the cache"
+        ),
     ):
         model(**second, past_key_values=cache)
