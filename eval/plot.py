@@ -6,6 +6,7 @@ tell apart; controls are grey and dashed.
 """
 
 from collections.abc import Sequence
+from itertools import cycle
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from lvlm_prune.eval.results import RunResult
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+MARKERS = "ovPX"  # lines of one colour differ in these
 CONTROLS = {"random": "o", "grid": "s", "pool": "^", "downsample": "D"}
 CONTROL_COLOR = "#777777"
 LABEL_INCH = 0.16  # smallest distance of two labels
@@ -54,19 +56,20 @@ def plot_accuracy(results: Sequence[RunResult], title: str, path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     ends: list[tuple[float, str, str]] = []
-    colors = iter(COLORS * len(lines))
+    looks = cycle((color, marker) for marker in MARKERS for color in COLORS)
     for label, runs in lines.items():
         runs = sorted(runs, key=lambda run: run.kept)
-        color = CONTROL_COLOR if label in CONTROLS else next(colors)
+        control = label in CONTROLS
+        color, marker = (CONTROL_COLOR, CONTROLS[label]) if control else next(looks)
         values = [100 * run.accuracy for run in runs]
         axes.plot(
             [run.kept for run in runs],
             values,
             color=color,
-            marker=CONTROLS.get(label, "o"),
-            markersize=4.5,
-            linestyle="--" if label in CONTROLS else "-",
-            linewidth=1.2 if label in CONTROLS else 1.9,
+            marker=marker,
+            markersize=4.5 if control or marker == "o" else 6.5,
+            linestyle="--" if control else "-",
+            linewidth=1.2 if control else 1.9,
         )
         ends.append((values[0], label, color))
     _level(axes, next(result for result in results if result.unpruned))
@@ -130,6 +133,7 @@ def _label(axes: Any, left: float, ends: Sequence[tuple[float, str, str]]) -> No
             va="center",
             fontsize=9,
             color=color,
+            bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.5},
             arrowprops={
                 "arrowstyle": "-",
                 "color": color,
