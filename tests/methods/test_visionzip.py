@@ -6,7 +6,7 @@ from goldens import golden_files, load
 
 from lvlm_prune.methods import METHODS
 from lvlm_prune.methods.visionzip import contextual_rows
-from lvlm_prune.signals import Signals
+from lvlm_prune.signals import Signals, row_norms
 
 
 def signals_of(golden: dict) -> Signals:
@@ -17,6 +17,7 @@ def signals_of(golden: dict) -> Signals:
         features=patches,
         hidden=patches,
         grid=(side, side),
+        norms=row_norms(patches),
         cls_hidden=golden["hidden"][None, 0],
         cls=golden["cls_attn"][None, None],
         keys=golden["keys"][None, :, 1:],
@@ -97,6 +98,7 @@ def test_budget_is_split_as_in_the_paper(keep, split):
         features=hidden,
         hidden=hidden,
         grid=(24, 24),
+        norms=row_norms(hidden),
         cls_hidden=cls_hidden,
         cls=torch.rand(1, 1, 2, 576),
         keys=torch.randn(1, 2, 576, 4),
