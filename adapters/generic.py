@@ -43,6 +43,10 @@ def other_fields(source: str) -> list[str]:
     return sorted(read)
 
 
+# Arguments of an encoder whose effect on its features is not known here (VideoLLaMA 3's videos).
+UNREAD = {"video_compression_mask"}
+
+
 class GenericAdapter(Adapter):
     """A model of no family of its own."""
 
@@ -82,6 +86,8 @@ class GenericAdapter(Adapter):
         if features_of is None or getattr(self.model.config, f"{modality}_token_id", None) is None:
             return False
         names = inspect.signature(features_of).parameters
+        if UNREAD & {*names}:
+            return False
         # VideoLLaVA takes pixels of images under two names, so one would go by unseen.
         return pixels in names and f"pixel_values_{modality}s" not in {*names} - {pixels}
 
@@ -144,6 +150,12 @@ class GenericAdapter(Adapter):
         prompt without images; it is cut where text stands between the images.
         """
         entries = [entry for entry in outputs.pooler_output if len(entry)]
+        if ids is not None and entries and not bool((ids == self.token_id(modality)).any()):
+            raise UnsupportedModelError(
+                f"the prompt has no {modality} placeholder (id {self.token_id(modality)}); "
+                f"{type(self.model).__name__} marks its {modality}s in another way, so they cannot "
+                "be pruned; pass them unpruned, or frames as images"
+            )
         if any(entry.dim() != 2 for entry in entries):
             raise UnsupportedModelError(
                 f"{type(self.model).__name__} gives features of shape "

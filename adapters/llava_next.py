@@ -40,6 +40,13 @@ class LlavaNextAdapter(LlavaAdapter):
         """Depends on the image."""
         return None
 
+    def encoder_arguments(self, inputs: Mapping[str, Any], modality: str) -> dict[str, Any]:
+        """See `LlavaAdapter.encoder_arguments`; sizes may come as a list."""
+        arguments = super().encoder_arguments(inputs, modality)
+        if arguments.get("image_sizes") is not None:
+            arguments["image_sizes"] = torch.as_tensor(arguments["image_sizes"])
+        return arguments
+
     def _pack(self, size: Tensor) -> Callable[[Tensor], Tensor]:
         """The packing of an image of a size (height, width), `[t, N, C]` to `[n, C]`.
 

@@ -193,6 +193,11 @@ class QwenVLAdapter(Adapter):
                 f"{name} is missing beside {pixels}; pass everything that the model's processor "
                 "made"
             )
+        if not isinstance(arguments[name], Tensor) or arguments[name].dim() != 2:
+            raise ValueError(
+                f"{name} must be an integer tensor [n, 3], as the model's processor makes it; got "
+                f"{arguments[name]!r}"
+            )
         for number, thw in enumerate(arguments[name].tolist()):
             if min(thw) < 1 or thw[1] % self._merge or thw[2] % self._merge:
                 raise ValueError(

@@ -34,7 +34,17 @@ def grid_configs(
         seed: seed of methods that draw.
         per: what a budget counts, `image` or `tile`.
         order: `raster` or `sinks_first`.
+
+    Raises:
+        ValueError: a policy that none of the methods can follow.
     """
+    named = [name for name in methods if METHODS[name].drops]
+    for policy in sinks:
+        if named and not any(follows(name, policy) for name in named):
+            raise ValueError(
+                f"sinks={policy!r} would do nothing: none of {', '.join(named)} can follow it; add "
+                "a method that can, such as 'cls', or leave it out"
+            )
     return [
         PruneConfig(method=name, keep=keep, sinks=policy, seed=seed, per=per, order=order)
         for name in dict.fromkeys(methods)

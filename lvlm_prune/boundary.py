@@ -108,11 +108,13 @@ class BoundaryStage:
                 `generate` allows; `forward` always gets new columns only.
         """
         ids = arguments.get("input_ids")
-        if ids is None:
+        if ids is None or arguments.get("inputs_embeds") is not None:
             raise ValueError(
                 "pruning finds images by their placeholder ids; pass input_ids with pixel_values, "
                 "not inputs_embeds"
             )
+        if not isinstance(ids, Tensor) or ids.dim() != 2:
+            raise TypeError("input_ids must be a tensor [B, L], as the model's processor makes it")
         call, new = new_call(arguments, self.adapter, ids_hold_past)
         compact = self.config.positions == "compact"
         started = clock_ms(ids.device)
@@ -124,10 +126,12 @@ class BoundaryStage:
         }
         selected_at = clock_ms(ids.device)
         rows = [
-            (self.adapter.token_id(name), [choice.rows for choice in choices.get(name, [])])
-            for name in self.adapter.pixels
+            (self.adapter.token_id(name), [choice.rows for choice in one])
+            for name, one in choices.items()
         ]
-        short, plan = splice(new, rows)
+        # A placeholder without pixels is a token like any other, but padding must not make one.
+        placeholders = {self.adapter.token_id(name) for name in self.adapter.pixels}
+        short, plan = splice(new, rows, placeholders)
         if not encoded:
             return joined(call, short, plan, compact)
         call = replace(call, arguments=self._with_features(arguments, encoded, choices, plan))

@@ -18,7 +18,15 @@ from lvlm_prune.report import PruneReport
 from lvlm_prune.splice import Plan, gather_columns, positions_of
 
 # Arguments of forward with one column a token, besides input_ids and attention_mask.
-TOKEN_ARGUMENTS = ("position_ids", "labels", "token_type_ids", "mm_token_type_ids")
+TOKEN_ARGUMENTS = (
+    "position_ids",
+    "labels",
+    "token_type_ids",
+    "mm_token_type_ids",
+    "moe_mm_token_type_ids",
+)
+# Arguments of generate that have columns of their own.
+OTHER_PROMPTS = ("negative_prompt_ids", "negative_prompt_attention_mask")
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,7 @@ def new_call(
             f"attention_mask has shape {tuple(mask.shape)}; with pruning it must be 2-D and "
             f"cover the conversation, {past.length} past + {count} new columns"
         )
+    _check_columns(arguments, adapter)
     new = {"input_ids": ids[:, -count:], "attention_mask": mask[:, past.length :]}
     for name in TOKEN_ARGUMENTS:
         if arguments.get(name) is not None:
@@ -104,6 +113,21 @@ def new_call(
     positions, delta = places
     new.setdefault("position_ids", positions)
     return Call(arguments, past, mask, delta, ids_hold_past, adapter), new
+
+
+def _check_columns(arguments: Mapping[str, Any], adapter: Adapter) -> None:
+    """Refuse arguments with one column a token that are not known here, and would stay long."""
+    known = {"input_ids", "attention_mask", *TOKEN_ARGUMENTS, *OTHER_PROMPTS}
+    for modality in adapter.modalities(arguments):
+        known |= set(adapter.encoder_arguments(arguments, modality))
+    for name, value in arguments.items():
+        if name in known or not isinstance(value, Tensor) or value.is_floating_point():
+            continue
+        if value.shape == arguments["input_ids"].shape:
+            raise ValueError(
+                f"{name} has one column a token, like input_ids, and is not known to pruning, so "
+                f"it would not fit the shortened prompt; known: {', '.join(TOKEN_ARGUMENTS)}"
+            )
 
 
 def joined(call: Call, short: dict[str, Tensor], plan: Plan, compact: bool) -> Rewritten:
@@ -143,12 +167,11 @@ def joined(call: Call, short: dict[str, Tensor], plan: Plan, compact: bool) -> R
     if call.ids_hold_past:
         ids = gather_columns(call.arguments["input_ids"][:, : past.length], past.index)
         both["input_ids"] = torch.cat([ids, short["input_ids"]], dim=1)
-        types = call.arguments.get("mm_token_type_ids")
-        if types is not None and past.length:
-            # generate cuts the new columns off the end by itself
-            both["mm_token_type_ids"] = torch.cat(
-                [torch.zeros_like(ids).to(types.dtype), short["mm_token_type_ids"]], dim=1
-            )
+        for name in ("mm_token_type_ids", "moe_mm_token_type_ids"):
+            if name in short and past.length:
+                # generate cuts the new columns off the end by itself
+                text = torch.zeros_like(ids).to(short[name].dtype)
+                both[name] = torch.cat([text, short[name]], dim=1)
     # `forward` reads the new columns only; `generate` cuts them off the end by itself.
     count = both["input_ids"].shape[1]
     both["position_ids"] = positions[..., -count:]

@@ -272,9 +272,14 @@ def _keep(text: str) -> int | float:
 
     text = text.strip()
     try:
-        if text.endswith("%"):
-            return check_keep(float(text[:-1]) / 100)
-        return check_keep(int(text) if text.lstrip("+-").isdigit() else float(text))
+        number = int(text) if text.lstrip("+-").isdigit() else float(text.removesuffix("%"))
+    except ValueError:
+        raise ValueError(
+            f"--keep {text!r} is no number; pass tokens per image (64) or a share of them "
+            "(0.25 or 25%)"
+        ) from None
+    try:
+        return check_keep(number / 100 if text.endswith("%") else number)
     except ValueError as error:
         raise ValueError(f"--keep {text}: {error}") from None
 

@@ -29,6 +29,14 @@ class NothingDroppedError(RuntimeError):
     """Fewer tokens than there are were asked for, yet none was dropped."""
 
 
+class NonFiniteFeaturesError(ValueError):
+    """The encoder gave NaN or infinity for an image, so that nothing can be ranked."""
+
+
+class BrokenSelectionError(RuntimeError):
+    """A method did not keep as many different tokens as it was asked for."""
+
+
 class NoSinksError(RuntimeError):
     """Only ViT sink tokens were asked for, and an image has none."""
 

@@ -7,7 +7,7 @@ on, and the `Plan`. Rows of a batch may lose different numbers of tokens. Knows 
 or methods.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -163,7 +163,9 @@ def make_plan(
 
 
 def splice(
-    inputs: dict[str, Tensor], images: Sequence[tuple[int, list[ImageRows]]]
+    inputs: dict[str, Tensor],
+    images: Sequence[tuple[int, list[ImageRows]]],
+    placeholders: Collection[int] = (),
 ) -> tuple[dict[str, Tensor], Plan]:
     """Shorten the tensors of a prompt.
 
@@ -172,6 +174,7 @@ def splice(
             `token_type_ids`, `mm_token_type_ids`, all `[B, L]`; positions may be `[4, B, L]`.
         images: for each modality the id of its placeholder token, and the kept tokens of its
             images in the order of the prompts.
+        placeholders: other ids that padding must not have.
 
     Returns:
         The same names, shortened, plus `attention_mask` and `position_ids` where tokens were
@@ -191,7 +194,8 @@ def splice(
     if not plan.dropped:
         return dict(inputs), plan
     # Padding is masked, but it must not look like a placeholder.
-    free = next(token for token in range(len(images) + 1) if token not in dict(images))
+    taken = {*placeholders, *(token_id for token_id, _ in images)}
+    free = next(token for token in range(len(taken) + 1) if token not in taken)
     fills = {"input_ids": free, "labels": IGNORED_LABEL}
     positions = inputs.get("position_ids")
     if positions is None:

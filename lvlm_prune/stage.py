@@ -17,6 +17,7 @@ from lvlm_prune.adapters import Encoded, ImageGroup, Part
 from lvlm_prune.around_sinks import Rows, check_some_sinks, rows_around_sinks
 from lvlm_prune.budget import split_budget, tokens_to_keep
 from lvlm_prune.config import PruneConfig
+from lvlm_prune.errors import BrokenSelectionError, NonFiniteFeaturesError
 from lvlm_prune.methods import Method, Selection
 from lvlm_prune.select import take_rows
 from lvlm_prune.signals import Signals
@@ -70,7 +71,9 @@ def choose(
         options = {**options, "seed": config.seed}
 
     def select(signals: Signals, keep: int) -> list[Rows]:
-        return _rows(method.select(signals, keep, **options), signals, project)
+        selection = method.select(signals, keep, **options)
+        _check_selection(method, selection, signals, keep)
+        return _rows(selection, signals, project)
 
     chosen: dict[int, Choice] = {}
     for group in encoded.groups:
@@ -81,6 +84,20 @@ def choose(
             at_end = protected is not None and image in protected
             chosen[image] = _choice(group, number, rows, found, config, at_end)
     return [chosen[image] for image in range(encoded.count)]
+
+
+def _check_selection(method: Method, selection: Selection, signals: Signals, keep: int) -> None:
+    """Hold a method to its promise: K rows an image, ascending."""
+    kept = selection.kept
+    if not method.drops:
+        return
+    images, rows = signals.features.shape[:2]
+    small = signals.prompt_grid is not None
+    if kept.shape != (images, rows if small else keep) or bool((kept.diff(dim=1) <= 0).any()):
+        raise BrokenSelectionError(
+            f"method {method.name!r} was to keep {keep} different tokens of each of {images} "
+            f"image(s), ascending, and chose {kept.tolist()}"
+        )
 
 
 def _sinks(group: ImageGroup, config: PruneConfig) -> Tensor | None:
@@ -102,6 +119,7 @@ def _group_rows(
     everything = isinstance(config.keep, float) or group.total == n
     if sum(keep for _, keep in budgets) == n and passive and everything:
         return [None] * len(group.images)
+    _check_finite(group)
     if config.sinks == "query":
         signals = asked_by_sinks(signals)
     if config.sinks == "only" and sinks is not None:
@@ -122,6 +140,22 @@ def _group_rows(
         for image, one in enumerate(rows):
             found[image].append(one if index is None else one.among(index, n))
     return [Rows.together(parts) for parts in found]
+
+
+def _check_finite(group: ImageGroup) -> None:
+    """Refuse images that cannot be ranked.
+
+    Raises:
+        NonFiniteFeaturesError: NaN or infinity among the features or encoder rows of an image.
+    """
+    features = group.signals.features.detach()
+    sound = features.isfinite().all(dim=-1).all(dim=-1) & group.signals.norms.isfinite().all(dim=-1)
+    for image, good in zip(group.images, sound.tolist(), strict=True):
+        if not good:
+            raise NonFiniteFeaturesError(
+                f"the encoder's features of image {image} hold NaN or infinity, so its tokens "
+                "cannot be ranked; check its pixels, or run the encoder in bfloat16 or float32"
+            )
 
 
 def part_budgets(

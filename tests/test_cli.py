@@ -112,7 +112,7 @@ def test_run(photo, model_folder, tmp_path, method):
     [
         (("--method", "clss"), "did you mean 'cls'"),
         (("--keep", "0"), "--keep 0: keep must leave at least one token"),
-        (("--keep", "x"), "--keep x"),
+        (("--keep", "x"), "--keep 'x' is no number; pass tokens per image"),
         (("--keep", "37"), "more than the 36 visual tokens"),
         (("--sinks", "all"), "ignore, keep, drop, only, query"),
         (("--sinks", "drop", "--method", "grid"), "ranks no tokens"),

@@ -123,9 +123,9 @@ def request(shape: EncoderShape, options: Mapping[str, Any]) -> SignalRequest:
         value = options[name]
         if isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(f"{name} must be a number, got {value!r}")
-        if float(value) < 0 or (name != "alpha" and float(value) == 0):
+        if not 0 <= float(value) < float("inf") or (name != "alpha" and float(value) == 0):
             least = "0 or more" if name == "alpha" else "more than 0"
-            raise ValueError(f"{name} must be {least}, got {value!r}")
+            raise ValueError(f"{name} must be {least} and finite, got {value!r}")
     return SignalRequest(text=True)
 
 

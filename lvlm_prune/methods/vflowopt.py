@@ -103,8 +103,8 @@ def request(shape: EncoderShape, options: Mapping[str, Any]) -> SignalRequest:
     if ratio is not None:
         if isinstance(ratio, bool) or not isinstance(ratio, Real):
             raise TypeError(f"sinks_ratio must be a number or None, got {ratio!r}")
-        if not float(ratio) > 0:
-            raise ValueError(f"sinks_ratio must be more than 0 or None, got {ratio!r}")
+        if not 0 < float(ratio) < float("inf"):
+            raise ValueError(f"sinks_ratio must be more than 0 and finite, or None; got {ratio!r}")
         ratio = float(ratio)
     if whole_number("recycle", options["recycle"]) < 0:
         raise ValueError(
