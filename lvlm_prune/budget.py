@@ -37,6 +37,26 @@ def check_keep(keep: object) -> int | float:
     return share
 
 
+def parse_keep(text: str) -> int | float:
+    """Read a budget as people write it: `64` is tokens, `0.25` and `25%` are shares.
+
+    Raises:
+        ValueError: no number, or one that `check_keep` refuses.
+    """
+    text = text.strip()
+    try:
+        number = int(text) if text.lstrip("+-").isdigit() else float(text.removesuffix("%"))
+    except ValueError:
+        raise ValueError(
+            f"--keep {text!r} is no number; pass tokens per image (64) or a share of them "
+            "(0.25 or 25%)"
+        ) from None
+    try:
+        return check_keep(number / 100 if text.endswith("%") else number)
+    except ValueError as error:
+        raise ValueError(f"--keep {text}: {error}") from None
+
+
 def tokens_to_keep(keep: int | float, n: int) -> int:
     """Turn `keep` into a number of tokens for an image of `n` tokens.
 

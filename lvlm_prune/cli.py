@@ -32,6 +32,20 @@ ModelOption = Annotated[
     str | None,
     typer.Option(help="Folder, hub name, or a bundled model; llava-pictogram if not given."),
 ]
+ModelsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Folders, hub names or bundled models, separated by commas; llava-pictogram if "
+        "not given."
+    ),
+]
+PoliciesOption = Annotated[
+    str,
+    typer.Option(help="ViT sink policies, separated by commas: ignore, keep, drop, only, query."),
+]
+PairsOption = Annotated[
+    str, typer.Option(help="Methods that answer the MME pairs too, separated by commas, or all.")
+]
 DeviceOption = Annotated[str, typer.Option(help="Torch device, such as cpu or cuda.")]
 SinksOption = Annotated[
     str, typer.Option(help="What happens to ViT sink tokens: ignore, keep, drop, only or query.")
@@ -73,6 +87,7 @@ def run(
       lvlm-prune run photo.jpg "Is there a cat in the image?" --method cls --keep 12
       lvlm-prune run photo.jpg "Describe this image." --model llava-hf/llava-1.5-7b-hf --keep 64
     """
+    from lvlm_prune.budget import parse_keep
     from lvlm_prune.show import show_run
 
     show_run(
@@ -80,7 +95,7 @@ def run(
         question=question,
         model=model,
         method=method,
-        keep=_keep(keep),
+        keep=parse_keep(keep),
         sinks=sinks,
         per=per,
         order=order,
@@ -94,32 +109,18 @@ def run(
 @app.command("eval")
 def evaluate(
     benchmark: Annotated[str, typer.Option(help="Which benchmark: probe (bundled).")] = "probe",
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Folders, hub names or bundled models, separated by commas; llava-pictogram if "
-            "not given."
-        ),
-    ] = None,
+    model: ModelsOption = None,
     method: Annotated[
         str, typer.Option(help="Methods, separated by commas, or all that a model can run.")
     ] = DEFAULT_METHODS,
     keep: Annotated[
         str, typer.Option(help="Budgets, separated by commas: 64, 0.25 or 25%.")
     ] = "0.25,0.125,0.06",
-    sinks: Annotated[
-        str,
-        typer.Option(
-            help="ViT sink policies, separated by commas: ignore, keep, drop, only, query."
-        ),
-    ] = "ignore",
+    sinks: PoliciesOption = "ignore",
     per: PerOption = "image",
     order: OrderOption = "raster",
     plant_sinks: PlantOption = False,
-    pairs: Annotated[
-        str,
-        typer.Option(help="Methods that answer the MME pairs too, separated by commas, or all."),
-    ] = "visionzip,random",
+    pairs: PairsOption = "visionzip,random",
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first images.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions in one batch.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of random choices.")] = 0,
@@ -144,13 +145,14 @@ def evaluate(
       lvlm-prune eval --method cls,random --plant-sinks --sinks ignore,drop
       lvlm-prune eval --method all --model llava-pictogram,qwen-pictogram,internvl-pictogram
     """
+    from lvlm_prune.budget import parse_keep
     from lvlm_prune.eval.evaluate import EvalSettings, evaluate_benchmark
 
     settings = EvalSettings(
         benchmark=benchmark,
         models=[None] if model is None else [name.strip() for name in model.split(",")],
         methods=None if method.strip() == "all" else _names(method),
-        keeps=[_keep(value) for value in keep.split(",")],
+        keeps=[parse_keep(value) for value in keep.split(",")],
         sinks=[policy.strip() for policy in sinks.split(",")],
         per=per,
         order=order,
@@ -212,12 +214,13 @@ def speed(
       lvlm-prune speed --preset selection-2880 --method divprune,cdpruner,mmtok --repeats 3
       lvlm-prune speed --preset llava-1.5-7b --device cuda --keep 64 --method cls,visionzip
     """
+    from lvlm_prune.budget import parse_keep
     from lvlm_prune.eval.speed import measure_speed
 
     measure_speed(
         preset=preset,
         methods=None if method is None else _names(method),
-        keep=None if keep is None else _keep(keep),
+        keep=None if keep is None else parse_keep(keep),
         repeats=repeats,
         new_tokens=new_tokens,
         threads=threads,
@@ -264,24 +267,6 @@ def models(
     from lvlm_prune.listings import classes_table, models_table
 
     typer.echo(classes_table() if every else models_table())
-
-
-def _keep(text: str) -> int | float:
-    """Read a budget: `64` is tokens, `0.25` and `25%` are shares."""
-    from lvlm_prune.budget import check_keep
-
-    text = text.strip()
-    try:
-        number = int(text) if text.lstrip("+-").isdigit() else float(text.removesuffix("%"))
-    except ValueError:
-        raise ValueError(
-            f"--keep {text!r} is no number; pass tokens per image (64) or a share of them "
-            "(0.25 or 25%)"
-        ) from None
-    try:
-        return check_keep(number / 100 if text.endswith("%") else number)
-    except ValueError as error:
-        raise ValueError(f"--keep {text}: {error}") from None
 
 
 def _names(text: str) -> list[str]:

@@ -12,19 +12,24 @@ from pathlib import Path
 NEEDED = (
     "lvlm_prune/py.typed",
     "lvlm_prune/methods/cls.py",
-    "lvlm_prune/adapters/llava.py",
+    "lvlm_prune/adapters/qwen_vl.py",
     "lvlm_prune/eval/speed.py",
     "lvlm_prune/assets/plant_sinks.py",
     "lvlm_prune/assets/models/llava-pictogram/model.safetensors",
+    "lvlm_prune/assets/models/qwen-pictogram/model.safetensors",
+    "lvlm_prune/assets/models/internvl-pictogram/model.safetensors",
     "lvlm_prune/assets/probe/pope_random.jsonl",
 )
 PROGRAM = """
-from lvlm_prune.assets import model_path, probe_path
+from lvlm_prune.assets import MODEL_NAMES, model_path, probe_path
+from lvlm_prune.loading import load
 import lvlm_prune.eval.evaluate, lvlm_prune.eval.speed, lvlm_prune.show
 from lvlm_prune.methods import METHODS
-assert (model_path() / "model.safetensors").is_file()
+for name in MODEL_NAMES:
+    assert (model_path(name) / "model.safetensors").is_file()
+    load(name)
 assert (probe_path() / "pope_random.jsonl").is_file()
-assert len(METHODS) >= 9
+assert len(METHODS) >= 22
 """
 
 
