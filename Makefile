@@ -21,7 +21,7 @@ OUT ?= runs
 run: .venv/ready
 	$(BIN)/lvlm-prune eval --benchmark probe --out $(OUT)/probe
 
-# Every method on the bundled models, one table; half an hour on two cores.
+# Every method on the bundled models, one table: about 20 minutes on two cores.
 MODELS ?= llava-pictogram,qwen-pictogram,internvl-pictogram
 table: .venv/ready
 	$(BIN)/lvlm-prune eval --benchmark probe --model $(MODELS) --method all --pairs identity --out $(OUT)/models
