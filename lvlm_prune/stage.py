@@ -89,10 +89,10 @@ def choose(
 def _check_selection(method: Method, selection: Selection, signals: Signals, keep: int) -> None:
     """Hold a method to its promise: K rows an image, ascending."""
     kept = selection.kept
-    if not method.drops:
-        return
     images, rows = signals.features.shape[:2]
     small = signals.prompt_grid is not None
+    if not method.drops or kept.shape[1] == rows != keep:
+        return  # a method that drops nothing has an error of its own, where the budget is known
     if kept.shape != (images, rows if small else keep) or bool((kept.diff(dim=1) <= 0).any()):
         raise BrokenSelectionError(
             f"method {method.name!r} was to keep {keep} different tokens of each of {images} "

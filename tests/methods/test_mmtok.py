@@ -160,9 +160,11 @@ def test_half_precision_is_computed_in_float32():
 
 def test_options():
     assert METHOD.request(None, METHOD.complete({})) == SignalRequest(text=True)
-    with pytest.raises(ValueError, match="tv_temp must be more than 0, got 0"):
+    with pytest.raises(ValueError, match="tv_temp must be more than 0 and finite, got 0"):
         METHOD.request(None, METHOD.complete({"tv_temp": 0}))
-    with pytest.raises(ValueError, match="alpha must be 0 or more, got -1"):
+    with pytest.raises(ValueError, match="alpha must be 0 or more and finite, got -1"):
         METHOD.request(None, METHOD.complete({"alpha": -1}))
+    with pytest.raises(ValueError, match="vv_temp must be more than 0 and finite, got nan"):
+        METHOD.request(None, METHOD.complete({"vv_temp": float("nan")}))
     with pytest.raises(TypeError, match="vv_temp must be a number, got 'hot'"):
         METHOD.request(None, METHOD.complete({"vv_temp": "hot"}))
