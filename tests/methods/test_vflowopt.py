@@ -163,7 +163,11 @@ def test_sinks_are_asked_at_the_nearest_global_layer():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"sinks_ratio": 0}, ValueError, "sinks_ratio must be more than 0 and finite, or None; got 0"),
+        (
+            {"sinks_ratio": 0},
+            ValueError,
+            "sinks_ratio must be more than 0 and finite, or None; got 0",
+        ),
         ({"sinks_ratio": float("inf")}, ValueError, "and finite, or None; got inf"),
         ({"sinks_ratio": "many"}, TypeError, "sinks_ratio must be a number or None"),
         ({"recycle": -1}, ValueError, "recycle must be 0 .* got -1"),
