@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 OUT ?= runs
 
-.PHONY: run table speed test lowest clip lint types wheel pictures clean
+.PHONY: run table speed shares test lowest clip lint types wheel pictures clean
 
 # torch goes first and alone, so that no other package pulls another build of it.
 .venv/ready: pyproject.toml
@@ -72,9 +72,15 @@ clip: .venv-clip/ready
 speed: .venv/ready
 	$(BIN)/lvlm-prune speed --out $(OUT)/speed
 
+# What signals and selection cost alone; the second needs 5 GiB and some minutes a round.
+shares: .venv/ready
+	$(BIN)/lvlm-prune speed --preset signals --repeats 1 --out $(OUT)/signals
+	$(BIN)/lvlm-prune speed --preset selection-2880 --repeats 1 --out $(OUT)/selection-2880
+
 # The README's tables and pictures, from fresh runs of the commands that it names.
-pictures: run table speed
-	$(BIN)/python assets/build/refresh_readme.py --models $(OUT)/models --pictures $(OUT)/probe --speed $(OUT)/speed
+pictures: run table speed shares
+	$(BIN)/python assets/build/refresh_readme.py --models $(OUT)/models --pictures $(OUT)/probe --speed $(OUT)/speed \
+		--signals $(OUT)/signals --selection $(OUT)/selection-2880
 
 clean:
 	rm -rf .venv .venv-lowest .venv-clip build runs
