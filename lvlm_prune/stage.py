@@ -129,7 +129,7 @@ def _group_rows(
         own = signals if part is None else _part_signals(signals, part)
         index = None if part is None else part.rows
         marked = None
-        if sinks is not None and not (passive and config.sinks != "keep"):
+        if sinks is not None and config.sinks in ("keep", "drop", "only"):
             marked = sinks if index is None else sinks[:, index]
         if marked is not None:
             rows = rows_around_sinks(own, marked, keep, config.sinks, select)
