@@ -1,0 +1,1 @@
+"""Stages inside the LLM: drop visual tokens before chosen decoder layers."""

@@ -1,0 +1,1 @@
+"""Reweighting of the LLM's attention, under its fused kernels."""
