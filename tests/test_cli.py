@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from lvlm_prune import cli
 from lvlm_prune.cli import app
+from lvlm_prune.commands.eval import DEFAULT_METHODS
 from lvlm_prune.methods import METHODS
 
 COMMANDS = ("run", "eval", "speed", "methods", "models")
@@ -168,7 +169,7 @@ def test_models_that_cannot_be_loaded(monkeypatch, capsys, photo, model_folder, 
 
 
 def test_methods_that_eval_runs_by_default():
-    names = cli.DEFAULT_METHODS.split(",")
+    names = DEFAULT_METHODS.split(",")
     assert set(names) < set(METHODS)
     assert {"random", "grid", "pool"} < set(names)
 

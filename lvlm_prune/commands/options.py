@@ -1,0 +1,46 @@
+"""Options that several commands share, and how lists of method names are read.
+
+Only typer is imported here, as in every file of this package: each command imports what it needs
+when it runs, so that `--help` answers at once.
+"""
+
+from typing import Annotated
+
+import typer
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(help="Folder, hub name, or a bundled model; llava-pictogram if not given."),
+]
+ModelsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Folders, hub names or bundled models, separated by commas; llava-pictogram if "
+        "not given."
+    ),
+]
+PoliciesOption = Annotated[
+    str,
+    typer.Option(help="ViT sink policies, separated by commas: ignore, keep, drop, only, query."),
+]
+PairsOption = Annotated[
+    str, typer.Option(help="Methods that answer the MME pairs too, separated by commas, or all.")
+]
+DeviceOption = Annotated[str, typer.Option(help="Torch device, such as cpu or cuda.")]
+SinksOption = Annotated[
+    str, typer.Option(help="What happens to ViT sink tokens: ignore, keep, drop, only or query.")
+]
+PerOption = Annotated[str, typer.Option(help="What a budget counts: an image, or each tile.")]
+PlantOption = Annotated[
+    bool, typer.Option(help="Plant ViT sinks in the bundled LLaVA first (a demonstration).")
+]
+OrderOption = Annotated[str, typer.Option(help="Order of the kept tokens: raster, or sinks_first.")]
+
+
+def method_names(text: str) -> list[str]:
+    """Read method names; `all` is every method."""
+    from lvlm_prune.methods import METHODS, method_named
+
+    if text.strip() == "all":
+        return list(METHODS)
+    return [method_named(name.strip()).name for name in text.split(",")]

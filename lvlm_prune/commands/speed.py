@@ -1,0 +1,70 @@
+"""`lvlm-prune speed`: what pruning saves, timed side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lvlm_prune.commands.options import DeviceOption, method_names
+
+
+def speed(
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="What is measured: cpu, selection-576, selection-2880, signals, llava-1.5-7b, "
+            "llava-next-7b, qwen2.5-vl-7b or tiny."
+        ),
+    ] = "cpu",
+    method: Annotated[
+        str | None,
+        typer.Option(help="Methods, separated by commas, or all; the preset's own if not given."),
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(help="Tokens per image (64) or share (0.25); the preset's own if not given."),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 9,
+    new_tokens: Annotated[int, typer.Option(min=2, help="Tokens to decode.")] = 16,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; 1 on a CPU if not given.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for results and table.")] = Path("runs/speed"),
+    device: DeviceOption = "cpu",
+) -> None:
+    """Time pruning side by side: whole answers, selection, or signals.
+
+    Models have the shapes of a preset and random weights; ratios are of runs of the same round.
+
+    \b
+    Whole answers, beside the unpruned model and the ideal of K tokens without a selection:
+      cpu              an encoder and an LLM that two cores can run in minutes
+      llava-1.5-7b     576 visual tokens; needs a GPU
+      llava-next-7b    2,880 visual tokens, 2 x 2 tiles; needs a GPU
+      qwen2.5-vl-7b    2,880 visual tokens; needs a GPU
+      tiny             shows in seconds that the command works
+    Selection as a share of an LLM prefill of 7B width, scaled to 32 layers; some minutes:
+      selection-576    576 visual tokens, 64 kept
+      selection-2880   2,880 visual tokens, 320 kept
+    Attention signals as a share of the vision encoder:
+      signals          CLIP-L/14-336, SigLIP-so400m/14-384, Qwen2.5-VL
+
+    \b
+    Examples:
+      lvlm-prune speed
+      lvlm-prune speed --preset selection-2880 --method divprune,cdpruner,mmtok --repeats 3
+      lvlm-prune speed --preset llava-1.5-7b --device cuda --keep 64 --method cls,visionzip
+    """
+    from lvlm_prune.budget import parse_keep
+    from lvlm_prune.eval.speed import measure_speed
+
+    measure_speed(
+        preset=preset,
+        methods=None if method is None else method_names(method),
+        keep=None if keep is None else parse_keep(keep),
+        repeats=repeats,
+        new_tokens=new_tokens,
+        threads=threads,
+        out=out,
+        device=device,
+    )
