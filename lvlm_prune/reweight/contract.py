@@ -48,6 +48,18 @@ class AttentionRows:
         """The unchanged attention weights, `[B, H, R, S]`, each row sums to 1."""
         return self.logits.softmax(dim=-1)
 
+    @property
+    def columns(self) -> Tensor:
+        """Each row's own column, the last key that it sees, `[B, R]`; any number for padding."""
+        places = torch.arange(self.logits.shape[-1], device=self.logits.device)
+        return (self.logits[:, 0].isfinite() * places).amax(dim=-1)
+
+    def mark(self, name: str) -> Tensor:
+        """Numbers of one mark, `[B, S]` float32; zeros if nothing has been noted yet."""
+        if name in self.marks:
+            return self.marks[name].float()
+        return torch.zeros(self.visual.shape, dtype=torch.float32, device=self.visual.device)
+
 
 @dataclass(frozen=True)
 class Edited:
@@ -78,6 +90,22 @@ class Observe(Protocol):
         """New values of the method's marks, `[B, S]` each."""
 
 
+class Finish(Protocol):
+    """What a method makes of its marks when a pre-run is over."""
+
+    def __call__(
+        self, marks: Mapping[str, Tensor], visual: Tensor, depth: int, **options: Any
+    ) -> Mapping[str, Tensor]:
+        """The marks for the real answer, `[B, S]` each; others of the pre-run are dropped.
+
+        Args:
+            marks: what `observe` gathered, `[B, S]` each.
+            visual: `[B, S]` bool, keys that are visual tokens.
+            depth: number of decoder layers.
+            **options: the method's settings, complete.
+        """
+
+
 @dataclass(frozen=True)
 class Reweighter:
     """A method and everything the rest of the project may know about it.
@@ -100,6 +128,8 @@ class Reweighter:
             (PAINT's two sets), `size` (how many tokens were merged into each).
         pre_run: new tokens of a first answer whose decode rows it observes before the real one; 0
             for none.
+        finish: turns the marks of the pre-run into those of the real answer, if it does.
+        check: raises ValueError or TypeError for values of options that make no sense.
     """
 
     name: str
@@ -117,14 +147,19 @@ class Reweighter:
     observed: Callable[[Mapping[str, Any], int], Collection[int]] | None = None
     encoder: tuple[str, ...] = ()
     pre_run: Callable[[Mapping[str, Any]], int] | None = None
+    finish: Finish | None = None
+    check: Callable[[Mapping[str, Any]], None] | None = None
 
     def complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Merge options with the defaults; unknown names are errors."""
+        """Merge options with the defaults; unknown names and wrong values are errors."""
         unknown = sorted(set(options) - set(self.options))
         if unknown:
             allowed = ", ".join(self.options) or "none"
             raise ValueError(f"reweight {self.name!r} has no options {unknown}; allowed: {allowed}")
-        return {**self.options, **options}
+        complete = {**self.options, **options}
+        if self.check is not None:
+            self.check(complete)
+        return complete
 
 
 def scaled_range(first: int, last: int, of: int, depth: int) -> range:
