@@ -70,11 +70,13 @@ class LayerRequest:
         following: query, key and value of the layer itself, computed ahead (one norm and three
             projections more).
         embeddings: the hidden states that entered layer 0.
+        rotary: cosine and sine of the rotary embedding at each column.
     """
 
     previous: bool = False
     following: bool = False
     embeddings: bool = False
+    rotary: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ class LayerSignals:
         projected: query, key and value by `previous` (the layer before) and `following` (this
             layer), as requested.
         entered: `[T, D]` what entered layer 0 at these columns, if requested.
+        rotary: cosine and sine `[T, d]` that the layer gets for these columns, if requested; None
+            also where the LLM has no rotary embedding.
         observed: for each layer of the method's `observed` that has run, what its `observe` gave
             at these columns, `[T]`.
         sinks: `[T]` bool, LLM visual sinks, or None where they are not excluded.
@@ -105,6 +109,7 @@ class LayerSignals:
     text: Tensor
     projected: Mapping[str, Projected] = field(default_factory=dict)
     entered: Tensor | None = None
+    rotary: tuple[Tensor, Tensor] | None = None
     observed: Mapping[int, Tensor] = field(default_factory=dict)
     sinks: Tensor | None = None
     memory: Any = None
@@ -171,11 +176,17 @@ class Observe(Protocol):
     """What a method notes of a decoder layer while it runs."""
 
     def __call__(
-        self, attention_in: Tensor, attention_out: Tensor, ffn_in: Tensor, ffn_out: Tensor
+        self,
+        attention_in: Tensor,
+        attention_out: Tensor,
+        ffn_in: Tensor,
+        ffn_out: Tensor,
+        real: Tensor,
     ) -> Tensor:
         """A number for each token, `[B, T]`, from the inputs and outputs of attention and MLP.
 
-        All tensors are `[B, T, D]`; inputs are the normed ones, outputs those before the residual.
+        The first four tensors are `[B, T, D]`; inputs are the normed ones, outputs those before the
+        residual. `real` is `[B, T]` bool and False at padding, whose numbers are never read.
         """
 
 
