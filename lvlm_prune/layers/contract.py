@@ -209,6 +209,7 @@ class LayerMethod:
         observed: layers before a schedule's stages that `observe` is called for, given the stages
             (layers, ascending) and the depth.
         blind: layers at which text rows do not see visual keys, given the options and the depth.
+        check: raises ValueError or TypeError for values of options that make no sense.
     """
 
     name: str
@@ -222,16 +223,20 @@ class LayerMethod:
     observe: Observe | None = None
     observed: Callable[[Sequence[int], int], Collection[int]] | None = None
     blind: Callable[[Mapping[str, Any], int], Collection[int]] | None = None
+    check: Callable[[Mapping[str, Any]], None] | None = None
 
     def complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Merge options with the defaults; unknown names are errors."""
+        """Merge options with the defaults; unknown names and wrong values are errors."""
         unknown = sorted(set(options) - set(self.options))
         if unknown:
             allowed = ", ".join(self.options) or "none"
             raise ValueError(
                 f"layer method {self.name!r} has no options {unknown}; allowed: {allowed}"
             )
-        return {**self.options, **options}
+        complete = {**self.options, **options}
+        if self.check is not None:
+            self.check(complete)
+        return complete
 
 
 def scaled_layer(layer: int, of: int, depth: int) -> int:
