@@ -1,17 +1,18 @@
-"""Read query, key and value of ONE attention module while its own kernel runs.
+"""Read query, key and value of an attention module while its own kernel runs, or run it otherwise.
 
-The module gets a shallow copy of its config that names a registered attention function; the
+A tapped module gets a shallow copy of its config that names a registered attention function; the
 function shows them to a recorder and then calls the implementation that the original
 config names (sdpa, flash, eager). Every other module, the masks and the outputs stay as they were,
 bit for bit. Installing is counted, so an attachment and `prune_inputs` can share a tap; recorders
-live in a context variable, so threads do not see each other's.
+and handlers live in context variables, so threads do not see each other's.
 """
 
 import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -25,6 +26,7 @@ FLASH_TAP_NAME = "lvlm_prune_flash_tap"
 Recorder = Callable[[Tensor, Tensor, Tensor, float], Tensor | None]
 
 _recorders: ContextVar[Mapping[int, Recorder]] = ContextVar("lvlm_prune_recorders")
+_handlers: ContextVar[Mapping[int, "Handler"]] = ContextVar("lvlm_prune_handlers")
 _lock = Lock()
 
 
@@ -59,6 +61,56 @@ def remove_tap(module: nn.Module) -> None:
             module.config = config._lvlm_prune_base
 
 
+@dataclass(frozen=True)
+class AttentionCall:
+    """One call of a tapped module's attention function.
+
+    Args:
+        module: the attention module.
+        query: `[B, H, T, d]`, after rotary embedding.
+        key: `[B, Hk, S, d]`, those of the cache included.
+        value: `[B, Hk, S, d]`.
+        mask: whatever the implementation takes: None, 4-D bool or float, or 2-D.
+        settings: its keyword arguments.
+    """
+
+    module: nn.Module
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Any
+    settings: Mapping[str, Any]
+
+    @property
+    def scale(self) -> float:
+        """Factor of the logits."""
+        scale = self.settings.get("scaling")
+        return self.query.shape[-1] ** -0.5 if scale is None else float(scale)
+
+    def run(self) -> tuple[Tensor, Tensor | None]:
+        """Run the module's own implementation: `[B, T, H, d]`, and weights or None."""
+        # Flash attention reads its kernel's name off the module, and other threads use this one.
+        plain: Any = copy.copy(self.module)
+        config: Any = self.module.config
+        plain.config = config._lvlm_prune_base
+        # Eager attention is no registered function: each modeling file has its own.
+        eager = sys.modules[type(self.module).__module__].eager_attention_forward
+        base = ALL_ATTENTION_FUNCTIONS.get_interface(plain.config._attn_implementation, eager)
+        return base(plain, self.query, self.key, self.value, self.mask, **self.settings)
+
+
+Handler = Callable[[AttentionCall], tuple[Tensor, Tensor | None]]
+
+
+def handling(handlers: Mapping[int, Handler]) -> Token[Mapping[int, Handler]]:
+    """Let functions run the attention of tapped modules, until the token is reset.
+
+    Args:
+        handlers: one function for each module, by its `id`.
+    """
+    return _handlers.set(handlers)
+
+
 @contextmanager
 def recording(recorders: Mapping[nn.Module, Recorder]) -> Iterator[None]:
     """Call `recorder(query, key, value, scale)` for each tapped module that runs inside the block.
@@ -91,14 +143,9 @@ def _tapped_attention(
             masks = [recorder(q.detach(), k.detach(), v.detach(), scale) for q, k, v in packed]
         if any(mask is not None for mask in masks):
             return _masked_attention(module, packed, masks, scale), None
-    # Flash attention reads its kernel's name off the module, and other threads use this one.
-    plain: Any = copy.copy(module)
-    config: Any = module.config
-    plain.config = config._lvlm_prune_base
-    # Eager attention is no registered function: each modeling file has its own.
-    eager = sys.modules[type(module).__module__].eager_attention_forward
-    base = ALL_ATTENTION_FUNCTIONS.get_interface(plain.config._attn_implementation, eager)
-    return base(plain, query, key, value, attention_mask, **kwargs)
+    call = AttentionCall(module, query, key, value, attention_mask, kwargs)
+    handler = _handlers.get({}).get(id(module))
+    return call.run() if handler is None else handler(call)
 
 
 def _masked_attention(

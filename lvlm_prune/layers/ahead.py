@@ -1,0 +1,64 @@
+"""Compute a decoder layer's query, key and value before the layer runs.
+
+In: the arguments that the layer is about to get. Out: what its attention function would be given.
+The layer's own norm and attention module run, with the tap in the place of the kernel, so rotary
+embeddings and query-key norms are the family's own; the cost is that of the four projections.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lvlm_prune.decoder import Decoder
+from lvlm_prune.tap import AttentionCall, handling
+
+
+def projected_ahead(
+    decoder: Decoder, layer: int, arguments: dict[str, Any], cache: Any
+) -> AttentionCall:
+    """Ask a layer's attention module for its query, key and value.
+
+    Args:
+        decoder: the LLM.
+        layer: number of the layer.
+        arguments: of the layer; its cache is read, not filled.
+        cache: the KV cache, or None.
+
+    Returns:
+        The call of its attention function, keys of the cache in front.
+    """
+    found: list[AttentionCall] = []
+
+    def look(call: AttentionCall) -> tuple[Tensor, None]:
+        found.append(call)
+        batch, heads, length, _ = call.query.shape
+        return call.query.new_zeros(batch, length, heads, call.value.shape[-1]), None
+
+    module: Any = decoder.attention(layer)
+    token = handling({id(module): look})
+    try:
+        with torch.no_grad():
+            normed = decoder.layers[layer].input_layernorm(arguments["hidden_states"])
+            module(
+                hidden_states=normed,
+                attention_mask=None,
+                position_embeddings=arguments["position_embeddings"],
+                position_ids=arguments.get("position_ids"),
+                past_key_values=None,
+            )
+    finally:
+        token.var.reset(token)
+    call = found[0]
+    layers = getattr(cache, "layers", ())
+    if len(layers) <= layer or not layers[layer].get_seq_length():
+        return call
+    past = layers[layer]
+    return AttentionCall(
+        call.module,
+        call.query,
+        torch.cat([past.keys, call.key], 2),
+        torch.cat([past.values, call.value], 2),
+        None,
+        call.settings,
+    )

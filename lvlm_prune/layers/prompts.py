@@ -1,0 +1,130 @@
+"""Show a layer method each prompt of a batch without its padding.
+
+In: the batch's tensors right before a decoder layer. Out: `LayerSignals` for each prompt, and the
+way back from a prompt's columns to the batch's. Knows nothing about hooks or caches.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lvlm_prune.layers.contract import LayerSignals, Projected
+
+
+@dataclass(frozen=True)
+class BatchProjection:
+    """Query, key and value of a layer's attention for a batch.
+
+    Args:
+        query: `[B, H, T, d]`.
+        key: `[B, Hk, S, d]`, S >= T.
+        value: `[B, Hk, S, d]`.
+        scale: factor of the logits.
+        keys: columns of the keys, `[B, S]`, -1 for padding.
+        real: `[B, C]` bool, columns of layer 0 that are no padding.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    scale: float
+    keys: Tensor
+    real: Tensor
+
+    def of(self, prompt: int, places: Tensor) -> Projected:
+        """The part of one prompt, at its places `[T']` among the batch's T."""
+        keys = self.keys[prompt]
+        new = self.query.shape[2]
+        past = self.key.shape[2] - new
+        seen = (keys[:past] >= 0) & self.real[prompt][keys[:past].clamp(min=0)]
+        columns = torch.cat([seen.nonzero()[:, 0], places + past])
+        query = self.query[prompt][:, places]
+        return Projected(
+            query, self.key[prompt][:, columns], self.value[prompt][:, columns], self.scale
+        )
+
+
+@dataclass(frozen=True)
+class BatchState:
+    """A batch right before a decoder layer.
+
+    Args:
+        layer: number of the layer.
+        depth: number of decoder layers.
+        hidden: `[B, T, D]`.
+        own: new columns of the layer, `[B, T]`, -1 for padding.
+        real: `[B, L]` bool, new columns that are no padding.
+        image: `[B, L]`, for each new column the image it is a visual token of, or -1.
+        totals: for each prompt, the visual tokens of its images that entered the LLM.
+        projected: see `LayerSignals`, for the batch.
+        entered: `[B, L, D]`, what entered layer 0, or None.
+        rotary: cosine and sine at the columns, `[B, T, d]`, or None.
+        observed: for each observed layer, `[B, T]`.
+        sinks: `[B, T]` bool, or None.
+        memory: for each prompt.
+    """
+
+    layer: int
+    depth: int
+    hidden: Tensor
+    own: Tensor
+    real: Tensor
+    image: Tensor
+    totals: list[list[int]]
+    projected: dict[str, BatchProjection]
+    entered: Tensor | None
+    rotary: tuple[Tensor, Tensor] | None
+    observed: dict[int, Tensor]
+    sinks: Tensor | None
+    memory: list[Any]
+
+    def places(self, prompt: int) -> Tensor:
+        """Places of a prompt's real tokens among the T, ascending."""
+        own = self.own[prompt]
+        return ((own >= 0) & self.real[prompt][own.clamp(min=0)]).nonzero()[:, 0]
+
+    def signals(self, prompt: int) -> LayerSignals:
+        """What a method sees of one prompt."""
+        places = self.places(prompt)
+        columns = self.own[prompt][places]
+        image = self.image[prompt][columns]
+        images = [(image == number).nonzero()[:, 0] for number in range(len(self.totals[prompt]))]
+        return LayerSignals(
+            layer=self.layer,
+            depth=self.depth,
+            hidden=self.hidden[prompt][places].detach(),
+            images=images,
+            totals=self.totals[prompt],
+            text=(image < 0).nonzero()[:, 0],
+            projected={name: one.of(prompt, places) for name, one in self.projected.items()},
+            entered=None if self.entered is None else self.entered[prompt][columns],
+            rotary=None
+            if self.rotary is None
+            else (self.rotary[0][prompt][places], self.rotary[1][prompt][places]),
+            observed={layer: values[prompt][places] for layer, values in self.observed.items()},
+            sinks=None if self.sinks is None else self.sinks[prompt][places],
+            memory=self.memory[prompt],
+        )
+
+
+def image_numbers(visual: Tensor, real: Tensor, ends: Tensor) -> tuple[Tensor, list[list[int]]]:
+    """Number the images of each prompt.
+
+    Args:
+        visual: `[B, L]` bool, new columns that are visual tokens.
+        real: `[B, L]` bool.
+        ends: `[B]`, each prompt's last real column, which stays whatever it is.
+
+    Returns:
+        `[B, L]`, for each column its image or -1; and each image's number of tokens. Images whose
+        placeholders touch count as one.
+    """
+    columns = torch.arange(visual.shape[1], device=visual.device)
+    counted = visual & real & (columns != ends[:, None])
+    before = torch.cat([torch.zeros_like(counted[:, :1]), counted[:, :-1]], 1)
+    number = (counted & ~before).cumsum(1) - 1
+    image = number.masked_fill(~counted, -1)
+    totals = [row[row >= 0].bincount().tolist() for row in image]
+    return image, totals

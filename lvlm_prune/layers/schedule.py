@@ -1,0 +1,153 @@
+"""LayerSchedule: where inside the LLM visual tokens are dropped, and how many go on.
+
+One budget language for all methods: a stage's share or number always counts the visual tokens that
+entered the LLM, per image, and what goes on from that layer. Papers mean different things by "64
+tokens" (after the last stage, or the average over layers); `LayerReport` gives both. It knows
+nothing about models; `LayerStage` checks it against one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any
+
+from lvlm_prune.budget import tokens_to_keep
+
+SINK_POLICIES = ("exclude", "rank")
+
+
+@dataclass(frozen=True)
+class LayerSchedule:
+    """Stages inside the LLM.
+
+    Args:
+        method: name of a layer method; `lvlm-prune methods` lists them.
+        stages: for each layer (from 0) before which tokens are dropped, how many go on: tokens per
+            image (int) or share of those that entered the LLM (float in (0, 1]), or None where the
+            method decides itself; None for the method's own schedule, scaled to the LLM's depth.
+            Images whose placeholders touch count as one.
+        options: settings of the method.
+        sinks: `exclude` LLM visual sinks from ranking by attention, so that they do not eat the
+            budget, or `rank` them like any other token.
+    """
+
+    method: str = "fastv"
+    stages: Mapping[int, int | float | None] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    sinks: str = "exclude"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.method, str):
+            raise TypeError(f"method must be a name, got {self.method!r}")
+        if not isinstance(self.options, Mapping):
+            raise TypeError(
+                f"options must be a dict of the method's settings, got {self.options!r}"
+            )
+        object.__setattr__(self, "options", dict(self.options))
+        if self.sinks not in SINK_POLICIES:
+            raise ValueError(f"sinks must be one of {', '.join(SINK_POLICIES)}; got {self.sinks!r}")
+        if self.stages is not None:
+            object.__setattr__(self, "stages", _checked(self.stages))
+
+    def __hash__(self) -> int:
+        return hash((self.method, str(self.stages), str(sorted(self.options)), self.sinks))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-ready values."""
+        stages = None if self.stages is None else {str(k): v for k, v in self.stages.items()}
+        options = dict(self.options)
+        return {"method": self.method, "stages": stages, "options": options, "sinks": self.sinks}
+
+    @classmethod
+    def of(cls, value: "LayerSchedule | Mapping[str, Any] | str") -> "LayerSchedule":
+        """Read a schedule, its dict, or the name of a method.
+
+        Raises:
+            TypeError: anything else.
+            ValueError: unknown keys.
+        """
+        if isinstance(value, LayerSchedule):
+            return value
+        if isinstance(value, str):
+            return cls(method=value)
+        if not isinstance(value, Mapping):
+            raise TypeError(
+                f"layers must be a LayerSchedule, its dict or the name of a method, got {value!r}"
+            )
+        known = ("method", "stages", "options", "sinks")
+        unknown = sorted(set(value) - set(known))
+        if unknown:
+            raise ValueError(f"unknown layer schedule keys {unknown}; known: {', '.join(known)}")
+        return cls(**value)
+
+    def label(self) -> str:
+        """A short name for tables, such as `fastv 2:0.5`."""
+        if self.stages is None:
+            return self.method
+        cuts = ",".join(f"{k}:{'auto' if v is None else v}" for k, v in self.stages.items())
+        return f"{self.method} {cuts}"
+
+
+def _checked(stages: Mapping[int, int | float | None]) -> dict[int, int | float | None]:
+    """Stages by layer, ascending; JSON has turned layers into strings."""
+    if not isinstance(stages, Mapping) or not stages:
+        raise ValueError(
+            f"stages must be a dict of layer: how many tokens go on, such as {{2: 0.5}}; "
+            f"got {stages!r}"
+        )
+    checked: dict[int, int | float | None] = {}
+    for layer, keep in stages.items():
+        if isinstance(layer, bool) or not str(layer).isdecimal():
+            raise ValueError(
+                f"stages name layers by their number from 0, got {layer!r} in {dict(stages)!r}"
+            )
+        checked[int(layer)] = _share(int(layer), keep)
+    return dict(sorted(checked.items()))
+
+
+def _share(layer: int, keep: Any) -> int | float | None:
+    """How many tokens go on from a layer."""
+    whole = isinstance(keep, int) and not isinstance(keep, bool) and keep >= 0
+    if keep is None or whole:
+        return keep
+    if isinstance(keep, Real) and not isinstance(keep, (bool, int)) and 0 < float(keep) <= 1:
+        return float(keep)
+    raise ValueError(
+        f"stage {layer}: {keep!r} is neither a number of tokens per image (int >= 0), a share of "
+        "those that entered the LLM (float in (0, 1]), nor None (the method decides)"
+    )
+
+
+def parse_layers(text: str) -> LayerSchedule:
+    """Read `METHOD` or `METHOD@LAYER:KEEP,...`, such as `fastv@2:0.5` or `pyramiddrop@8:0.5,16:64`.
+
+    Raises:
+        ValueError: the text is neither.
+    """
+    method, at, cuts = text.strip().partition("@")
+    if not at:
+        return LayerSchedule(method=method)
+    stages: dict[int, int | float | None] = {}
+    for cut in cuts.split(","):
+        layer, colon, keep = cut.strip().partition(":")
+        try:
+            value = None if not colon else (int(keep) if keep.isdecimal() else float(keep))
+            stages[int(layer)] = value
+        except ValueError as error:
+            raise ValueError(
+                f"{text!r} is no schedule; write METHOD or METHOD@LAYER:KEEP,LAYER:KEEP, such as "
+                "fastv@2:0.5"
+            ) from error
+    return LayerSchedule(method=method, stages=stages)
+
+
+def tokens_that_go_on(keep: int | float, total: int, left: int) -> int:
+    """How many of an image's tokens go on from a stage.
+
+    Args:
+        keep: of the schedule.
+        total: the image's tokens that entered the LLM.
+        left: those that are still there.
+    """
+    wanted = keep if isinstance(keep, int) else tokens_to_keep(keep, total)
+    return min(wanted, left)

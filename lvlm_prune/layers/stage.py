@@ -1,0 +1,328 @@
+"""LayerStage: drop visual tokens at chosen decoder layers, under the LLM's own fused kernels.
+
+While it is attached, the layers from a stage on run on fewer columns: hidden states, masks and
+rotary embeddings are gathered, each layer's KV cache holds what it has seen, and before the final
+norm the states are put back to full length (dropped positions keep their last states), so logits
+and labels keep their shape. Layer 0 holds everything, which `generate` counts by. Kept tokens keep
+their positions, so the result is that of the model with the dropped keys masked at those layers.
+Tokens are chosen once, in the pass that brings them; without a cache anew in every pass.
+"""
+
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from lvlm_prune.decoder import Decoder
+from lvlm_prune.decoder_call import DecoderCall
+from lvlm_prune.decoder_hooks import DecoderHooks, join, leave
+from lvlm_prune.errors import AlreadyAttachedError
+from lvlm_prune.last_report import LastReport
+from lvlm_prune.layers.ahead import projected_ahead
+from lvlm_prune.layers.checks import checked_plan
+from lvlm_prune.layers.columns import blind_text, gather_mask, gather_positions, gather_rows
+from lvlm_prune.layers.cost import LlmShape
+from lvlm_prune.layers.drop import (
+    memories,
+    places_that_go_on,
+    selections,
+    with_merged_rows,
+)
+from lvlm_prune.layers.observing import OBSERVED, LayerObserver
+from lvlm_prune.layers.prompts import BatchProjection, BatchState, image_numbers
+from lvlm_prune.layers.report import LayerReport
+from lvlm_prune.layers.schedule import LayerSchedule
+from lvlm_prune.llm_sinks import SinkRule
+from lvlm_prune.tap import AttentionCall
+
+_ATTRIBUTE = "_lvlm_prune_layers"
+
+
+@dataclass
+class StagePass:
+    """What a stage keeps during one pass.
+
+    Args:
+        image: `[B, L]`, image number of each new column, -1 for text.
+        totals: for each prompt the visual tokens of its images.
+        decides: whether this pass brings visual tokens.
+        memory: of the method, for each prompt.
+        projected: `previous` of the coming stage.
+        entered: what entered layer 0.
+        full: `[B, L, D]`, last states of every column, once tokens were dropped.
+        arguments: what layers with the same columns share.
+    """
+
+    image: Tensor
+    totals: list[list[int]]
+    decides: bool
+    memory: list[Any]
+    projected: dict[str, BatchProjection] = field(default_factory=dict)
+    entered: Tensor | None = None
+    full: Tensor | None = None
+    arguments: dict[Any, Any] = field(default_factory=dict)
+
+
+class LayerStage:
+    """Stages inside the LLM of one model, until they are detached.
+
+    Args:
+        model: a whole transformers model, unwrapped.
+        schedule: where tokens are dropped; its dict or the name of a method will do.
+        sink_rule: how LLM sinks are told, see `lvlm-prune calibrate`; None for the norm rule.
+
+    Raises:
+        AlreadyAttachedError, UnsupportedModelError, UnknownMethodError, ValueError, TypeError: see
+            the message; nothing is changed then.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        schedule: LayerSchedule | dict[str, Any] | str,
+        sink_rule: SinkRule | None = None,
+    ) -> None:
+        current = model.__dict__.get(_ATTRIBUTE)
+        if current is not None:
+            raise AlreadyAttachedError(
+                f"this model already has stages inside the LLM ({current.schedule.label()}); call "
+                "detach() on them first"
+            )
+        self.model = model
+        self.schedule = LayerSchedule.of(schedule)
+        self.sink_rule = sink_rule or SinkRule()
+        decoder = Decoder(model)
+        self.plan = checked_plan(self.schedule, decoder)
+        self.shape = LlmShape.of(decoder.config)
+        self._reports: LastReport[LayerReport] = LastReport(
+            "no image has passed the LLM yet; call model.generate(**inputs) or model(**inputs) "
+            "with pixel_values first"
+        )
+        self._observer = LayerObserver(decoder, self.plan)
+        self._hooks: DecoderHooks = join(model, self, first=True)
+        self._observer.install(self._hooks)
+        model.__dict__[_ATTRIBUTE] = self
+
+    @property
+    def report(self) -> LayerReport:
+        """The report of this thread's last prefill with an image, or else of any thread's.
+
+        Raises:
+            NoReportError: there was none yet.
+        """
+        return self._reports.get()
+
+    def detach(self) -> None:
+        """Undo everything. Calling it again does nothing."""
+        if self.model.__dict__.get(_ATTRIBUTE) is not self:
+            return
+        del self.model.__dict__[_ATTRIBUTE]
+        self._observer.remove()
+        leave(self.model, self)
+
+    def __enter__(self) -> "LayerStage":
+        if self.model.__dict__.get(_ATTRIBUTE) is not self:
+            raise RuntimeError("these stages are detached; attach them again")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.detach()
+
+    def begin(self, call: DecoderCall) -> None:
+        """Number the images of a pass."""
+        for layer in getattr(call.cache, "layers", ()):
+            if not isinstance(layer, DynamicLayer) or isinstance(layer, DynamicSlidingWindowLayer):
+                raise ValueError(
+                    f"the KV cache has layers of type {type(layer).__name__}, which cannot get "
+                    "shorter at later decoder layers; use the default dynamic cache, or prune "
+                    "before the LLM with method=..."
+                )
+        decides = call.length > 1 and bool(call.visual.any())
+        if decides:
+            image, totals = image_numbers(call.visual, call.real, call.ends)
+        else:
+            image, totals = torch.full_like(call.visual, -1, dtype=torch.long), []
+        nothing = [None] * len(totals)
+        call.scratch[self] = StagePass(image, totals, decides and any(totals), list(nothing))
+
+    def before_layer(self, call: DecoderCall, layer: int, arguments: dict[str, Any]) -> None:
+        """Drop what the schedule says, and bring the layer's arguments to its columns."""
+        state: StagePass = call.scratch[self]
+        if state.decides:
+            if layer == 0 and self.plan.method.request.embeddings:
+                state.entered = arguments["hidden_states"].detach()
+            if layer in self.plan.stages:
+                self._drop(call, layer, arguments, state)
+        self._gather(call, layer, arguments, state)
+
+    def attention(self, call: DecoderCall, layer: int, attention: AttentionCall) -> None:
+        """Remember query, key and value for the stage behind this layer; the kernel runs."""
+        state: StagePass = call.scratch[self]
+        if state.decides and layer + 1 in self.plan.stages and self.plan.method.request.previous:
+            state.projected["previous"] = self._projection(call, layer, attention)
+
+    def before_norm(self, call: DecoderCall, hidden: Tensor) -> Tensor:
+        """Put the states back to full length."""
+        state: StagePass = call.scratch[self]
+        if state.decides:
+            self._reports.keep(self._report(call))
+        if state.full is None:
+            return hidden
+        return scattered(state.full, call.rows(len(call.own) - 1), hidden)
+
+    def _projection(
+        self, call: DecoderCall, layer: int, attention: AttentionCall
+    ) -> BatchProjection:
+        """Query, key and value of a layer with the columns that they belong to."""
+        keys = call.memory.keys[layer]
+        batch, count = attention.key.shape[0], attention.key.shape[2]
+        if keys is None:
+            keys = torch.arange(count, device=attention.key.device).expand(batch, -1)
+        return BatchProjection(
+            attention.query.detach(),
+            attention.key.detach(),
+            attention.value.detach(),
+            attention.scale,
+            keys,
+            call.memory.real,
+        )
+
+    def _drop(
+        self, call: DecoderCall, layer: int, arguments: dict[str, Any], state: StagePass
+    ) -> None:
+        """Choose, and shorten this layer and all behind it."""
+        hidden, own = arguments["hidden_states"], call.rows(layer)
+        request = self.plan.method.request
+        if request.following or request.rotary:
+            self._gather(call, layer, arguments, state)
+        if request.following:
+            ahead = projected_ahead(self._hooks.decoder, layer, arguments, call.cache)
+            state.projected["following"] = self._projection(call, layer, ahead)
+        batch = BatchState(
+            layer=layer,
+            depth=self.shape.depth,
+            hidden=hidden,
+            own=own,
+            real=call.real,
+            image=state.image,
+            totals=state.totals,
+            projected=state.projected,
+            entered=state.entered,
+            rotary=self._rotary(arguments, own),
+            observed=call.scratch.get(OBSERVED, {}),
+            sinks=self._sinks(call, layer, hidden, own),
+            memory=state.memory,
+        )
+        selected = selections(batch, self.plan)
+        state.memory = memories(selected, state.memory)
+        state.projected = {}
+        merged = with_merged_rows(batch, selected)
+        left = bool((call.ends == call.length - 1).all())
+        places = places_that_go_on(batch, selected, left)
+        if places is None:
+            arguments["hidden_states"] = merged
+            return
+        full = merged if state.full is None else scattered(state.full, own, merged)
+        state.full = full
+        arguments["hidden_states"] = gather_rows(merged, places)
+        call.scratch[OBSERVED] = {
+            number: values.gather(1, places.clamp(min=0))
+            for number, values in call.scratch.get(OBSERVED, {}).items()
+        }
+        self._shorten(call, layer, gather_positions(own, places).masked_fill(places < 0, -1))
+
+    def _shorten(self, call: DecoderCall, layer: int, own: Tensor) -> None:
+        """Tell the call which columns the layers from here on have."""
+        cached = torch.arange(call.past, device=own.device).expand(own.shape[0], -1)
+        new = torch.where(own >= 0, own + call.past, -1)
+        shared: dict[int, Tensor] = {}
+        for later in range(layer, self.shape.depth):
+            before = call.memory.keys[later]
+            width = call.rows(later).shape[1]
+            past = cached if before is None else before[:, : before.shape[1] - width]
+            keys = shared.setdefault(id(before), torch.cat([past, new], 1))
+            call.memory.keys[later] = keys
+        for later in range(layer, self.shape.depth):
+            call.own[later] = own
+
+    def _gather(
+        self, call: DecoderCall, layer: int, arguments: dict[str, Any], state: StagePass
+    ) -> None:
+        """Bring masks, rotary embeddings and positions to the layer's columns, once a segment."""
+        own, keys = call.own[layer], call.memory.keys[layer]
+        mask = arguments.get("attention_mask")
+        implementation = self._hooks.decoder.implementation
+        if keys is not None:
+            key = ("mask", id(keys), id(mask))
+            if key not in state.arguments:
+                short = gather_mask(mask, call.rows(layer), keys, call.past, implementation)
+                state.arguments[key] = (short, mask)  # the mask is kept, so that its id stays
+            mask = arguments["attention_mask"] = state.arguments[key][0]
+        if layer in self.plan.blind:
+            arguments["attention_mask"] = self._blind(call, layer, mask)
+        if own is None:
+            return
+        key = ("rotary", id(own))
+        if key not in state.arguments:
+            rotary = arguments["position_embeddings"]
+            positions = arguments.get("position_ids")
+            # Flash attention takes gaps in positions for borders between packed sequences.
+            if positions is not None:
+                positions = None if "flash" in implementation else gather_positions(positions, own)
+            state.arguments[key] = (tuple(gather_rows(one, own) for one in rotary), positions)
+        arguments["position_embeddings"], positions = state.arguments[key]
+        if "position_ids" in arguments:
+            arguments["position_ids"] = positions
+
+    def _blind(self, call: DecoderCall, layer: int, mask: Any) -> Any:
+        """The mask of a layer at which text rows do not see visual keys."""
+        visual = call.memory.visual
+        rows = ~call.visual.gather(1, call.rows(layer).clamp(min=0))
+        keys = call.at_keys(layer, visual, visual.shape[1])
+        return blind_text(mask, rows, keys, self._hooks.decoder.implementation)
+
+    def _rotary(self, arguments: dict[str, Any], own: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Cosine and sine at the layer's columns, `[B, T, d]`, if the method reads them."""
+        if not self.plan.method.request.rotary:
+            return None
+        cosine, sine = arguments["position_embeddings"]
+        # Three axes of M-RoPE that are not joined yet have no one angle a column.
+        if cosine.dim() != 3:
+            return None
+        return cosine.expand(own.shape[0], -1, -1), sine.expand(own.shape[0], -1, -1)
+
+    def _sinks(self, call: DecoderCall, layer: int, hidden: Tensor, own: Tensor) -> Tensor | None:
+        """LLM visual sinks that must not eat the budget, `[B, T]`."""
+        if self.schedule.sinks == "rank" or not self.plan.method.ranked:
+            return None
+        places = own.clamp(min=0)
+        real = call.real.gather(1, places) & (own >= 0)
+        return self.sink_rule.marks(hidden.detach(), call.visual.gather(1, places), real, layer)
+
+    def _report(self, call: DecoderCall) -> LayerReport:
+        """Count the visual tokens of every layer."""
+        counts, known = [], {}
+        for layer in range(self.shape.depth):
+            own = call.rows(layer)
+            if id(call.own[layer]) not in known:
+                seen = call.visual.gather(1, own.clamp(min=0)) & (own >= 0)
+                known[id(call.own[layer])] = (seen & call.real.gather(1, own.clamp(min=0))).sum(1)
+            counts.append(known[id(call.own[layer])])
+        text = (call.real & ~call.visual).sum(1).tolist()
+        return LayerReport(self.schedule, torch.stack(counts, 1).tolist(), text, self.shape)
+
+
+def scattered(full: Tensor, own: Tensor, hidden: Tensor) -> Tensor:
+    """Write states `[B, T, D]` to their columns of `[B, L, D]`; padding is left out."""
+    length = full.shape[1]
+    places = own.masked_fill(own < 0, length)[..., None].expand_as(hidden)
+    extra = torch.cat([full, full[:, :1]], 1)
+    return extra.scatter(1, places, hidden)[:, :length]
