@@ -1,0 +1,101 @@
+"""The row split: explicit attention rows from one row on, the fused kernel for those before.
+
+In: one call of an attention function and the first explicit row. Out: logits of those rows, the
+kernel's output of the others, and the outputs of edited weights. Queries of grouped heads stand
+side by side, so keys and values are never repeated. Logits and weights are float32 (float64 for
+float64 models); products with low-precision keys and values stay in their own precision, as in
+transformers' eager attention. The cost of R of T rows is that of R rows of eager attention.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lvlm_prune.tap import AttentionCall
+
+
+def explicit_logits(call: AttentionCall, start: int, past: int) -> Tensor:
+    """Attention logits of the last rows, masked.
+
+    Args:
+        call: query `[B, H, T, d]`, key `[B, Hk, S, d]`, and the mask in any form.
+        start: first explicit row.
+        past: keys in front of the first row's own.
+
+    Returns:
+        `[B, H, T - start, S]`; -inf where a row does not see a key. Rows that see nothing, which
+        are padding, see everything alike.
+    """
+    query = call.query[:, :, start:]
+    batch, heads, rows, width = query.shape
+    kv_heads, keys = call.key.shape[1:3]
+    grouped = query.reshape(batch, kv_heads, heads // kv_heads * rows, width)
+    logits = (grouped @ call.key.transpose(-1, -2)).view(batch, heads, rows, keys)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) * call.scale
+    seen = _seen(call.mask, start, past, rows, keys, query.device)
+    if seen is None:
+        return logits
+    logits = logits.masked_fill(~seen, -torch.inf)
+    return logits.masked_fill(~seen.any(dim=-1, keepdim=True), 0)
+
+
+def _seen(
+    mask: Any, start: int, past: int, rows: int, keys: int, device: torch.device
+) -> Tensor | None:
+    """Which keys the explicit rows see, broadcastable to `[B, H, R, S]`; None for all."""
+    if mask is not None and mask.dim() == 4:
+        mask = mask[:, :, start:, :keys]
+        return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+    own = torch.arange(start, start + rows, device=device)[:, None] + past
+    if mask is None and rows == 1 and keys == start + past + 1:
+        return None
+    causal = torch.arange(keys, device=device) <= own
+    return causal if mask is None else causal & (mask[:, None, None, :keys] != 0)
+
+
+def kernel_rows(call: AttentionCall, start: int, past: int) -> Tensor | None:
+    """The kernel's output of the rows before `start`, `[B, start, H, d]`; None if there are none.
+
+    Keys behind the last of these rows are cut off, so that causality stays what it was.
+    """
+    if start == 0:
+        return None
+    end = past + start
+    mask = call.mask
+    if mask is not None:
+        mask = mask[:, :, :start, :end] if mask.dim() == 4 else mask[:, :end]
+    settings = dict(call.settings)
+    if settings.get("position_ids") is not None:
+        settings["position_ids"] = settings["position_ids"][..., :start]
+    short = replace(
+        call,
+        query=call.query[:, :, :start],
+        key=call.key[:, :, :end],
+        value=call.value[:, :, :end],
+        mask=mask,
+        settings=settings,
+    )
+    return short.run()[0]
+
+
+def weighted_values(weights: Tensor, value: Tensor) -> Tensor:
+    """Outputs of explicit rows.
+
+    Args:
+        weights: `[B, H, R, S]`.
+        value: `[B, Hk, S, d]`.
+
+    Returns:
+        `[B, R, H, d]` in the value's dtype.
+    """
+    batch, heads, rows, keys = weights.shape
+    grouped = weights.to(value.dtype).reshape(batch, value.shape[1], -1, keys)
+    return (grouped @ value).view(batch, heads, rows, -1).transpose(1, 2)
+
+
+def repeated_values(value: Tensor, heads: int) -> Tensor:
+    """Values `[B, Hk, S, d]` for each query head, `[B, H, S, d]`, in float32."""
+    times = heads // value.shape[1]
+    return value.repeat_interleave(times, 1).float() if times > 1 else value.float()
