@@ -71,7 +71,8 @@ class ReweightConfig:
             return cls(method, preset or None)
         if not isinstance(value, Mapping):
             raise TypeError(
-                f"reweight must be a ReweightConfig, its dict or the name of a method, got {value!r}"
+                "reweight must be a ReweightConfig, its dict or the name of a method, got "
+                f"{value!r}"
             )
         known = ("method", "preset", "options")
         unknown = sorted(set(value) - set(known))

@@ -213,7 +213,7 @@ class Reweighting:
     def _rows(
         self, call: DecoderCall, layer: int, state: ReweightPass, last: bool
     ) -> tuple[Tensor, int | None]:
-        """The rows that may change, `[B, T]` bool, and the first of them; None if there are none."""
+        """The rows that may change, `[B, T]` bool, and the first of them, or None."""
         key = (id(call.own[layer]), last)
         if key not in state.rows:
             own = call.rows(layer)
