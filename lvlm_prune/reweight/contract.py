@@ -22,7 +22,8 @@ class AttentionRows:
     Args:
         logits: `[B, H, R, S]` float32, after the mask: keys that a row does not see are -inf. Rows
             of padding see at least one key.
-        value: `[B, H, S, d]` float32, repeated for grouped heads (a view where possible).
+        value: `[B, H, S, d]` float32, repeated for grouped heads, if the method reads values;
+            otherwise as the layer has them.
         visual: `[B, S]` bool, keys that are visual tokens.
         layer: number of the layer, from 0.
         depth: number of decoder layers.
@@ -77,16 +78,16 @@ class Edited:
 
 
 class Edit(Protocol):
-    """The function of a method."""
+    """The function of a method; options are given by name."""
 
-    def __call__(self, rows: AttentionRows, **options: Any) -> Edited:
+    def __call__(self, rows: AttentionRows, *_: Any, **options: Any) -> Edited:
         """Change the rows; the engine puts rows outside of `rows.edited` back."""
 
 
 class Observe(Protocol):
     """What a method notes of the rows of layers that it does not change."""
 
-    def __call__(self, rows: AttentionRows, **options: Any) -> Mapping[str, Tensor]:
+    def __call__(self, rows: AttentionRows, *_: Any, **options: Any) -> Mapping[str, Tensor]:
         """New values of the method's marks, `[B, S]` each."""
 
 
@@ -94,7 +95,7 @@ class Finish(Protocol):
     """What a method makes of its marks when a pre-run is over."""
 
     def __call__(
-        self, marks: Mapping[str, Tensor], visual: Tensor, depth: int, **options: Any
+        self, marks: Mapping[str, Tensor], visual: Tensor, depth: int, *_: Any, **options: Any
     ) -> Mapping[str, Tensor]:
         """The marks for the real answer, `[B, S]` each; others of the pre-run are dropped.
 
@@ -122,6 +123,7 @@ class Reweighter:
         presets: named sets of options, such as the constants of the released code.
         prefill: whether rows of the prompt are edited; otherwise only those of decode steps.
         sinks: whether it needs LLM sinks.
+        values: whether it reads `rows.value`, which is then repeated for grouped heads.
         observe: what it notes of layers that it does not edit, if it does.
         observed: those layers, given the options and the depth.
         encoder: names of the marks that it needs from the vision encoder: `local` and `summary`
@@ -143,6 +145,7 @@ class Reweighter:
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     prefill: bool = True
     sinks: bool = False
+    values: bool = False
     observe: Observe | None = None
     observed: Callable[[Mapping[str, Any], int], Collection[int]] | None = None
     encoder: tuple[str, ...] = ()
