@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from lvlm_prune.reweight.contract import AttentionRows, Edited, Reweighter, scaled_range
+from lvlm_prune.reweight.options import check_number
 
 
 def boosted(logits: Tensor, visual: Tensor, alpha: float | Tensor) -> Tensor:
@@ -40,6 +41,11 @@ def layers(options: Mapping[str, Any], depth: int) -> range:
     return scaled_range(2, 31, 32, depth)
 
 
+def check(options: Mapping[str, Any]) -> None:
+    """The strength is 0 or more."""
+    check_number(options, "alpha")
+
+
 METHOD = Reweighter(
     name="pai",
     summary="raises the last row's attention to the image, before the softmax",
@@ -49,4 +55,5 @@ METHOD = Reweighter(
     layers=layers,
     rows="last",
     options={"alpha": 0.2},
+    check=check,
 )
