@@ -140,7 +140,7 @@ class DecoderHooks:
         batch, length = ids.shape
         memory = memory_of(cache, batch, self.decoder.depth, ids.device)
         visual = torch.zeros_like(ids, dtype=torch.bool)
-        if length > 1:  # decode steps have no placeholders
+        if self._brings_features(arguments):
             for token_id in self.decoder.placeholders:
                 visual |= ids == token_id
         past = memory.length
@@ -154,6 +154,11 @@ class DecoderHooks:
             ends = torch.full_like(ends, -1)
         nothing: list[Tensor | None] = [None] * self.decoder.depth
         return DecoderCall(cache, past, length, memory, behind, ends, nothing)
+
+    def _brings_features(self, arguments: dict[str, Any]) -> bool:
+        """Whether a pass has features for its placeholders; guessed tokens may look like some."""
+        names = (*self.decoder.adapter.pixels.values(), "mm_encoder_outputs")
+        return any(arguments.get(name) is not None for name in names)
 
     def _after_base(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Leave the memory on the cache, unless the pass failed."""

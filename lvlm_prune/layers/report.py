@@ -5,8 +5,10 @@ their budget; FLOPs follow from counts by the usual formula (two for each multip
 projections and MLP of the LLM), not from measurement.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from torch import Tensor
 
 from lvlm_prune.layers.cost import LlmShape, decode_flops, prefill_flops
 from lvlm_prune.layers.schedule import LayerSchedule
@@ -21,12 +23,16 @@ class LayerReport:
         tokens: for each prompt, the visual tokens of each decoder layer.
         text: for each prompt, its text tokens.
         shape: of the LLM, for the FLOPs.
+        kept: for each stage's layer and each prompt, the columns of the visual tokens that go on,
+            `[K]` ascending, as the LLM got the prompt (padding counts; with method=... the short
+            one). A visual token at the end of a prompt always goes on, beside the budget.
     """
 
     schedule: LayerSchedule
     tokens: list[list[int]]
     text: list[int]
     shape: LlmShape
+    kept: dict[int, list[Tensor]] = field(default_factory=dict)
 
     @property
     def tokens_per_layer(self) -> list[float]:

@@ -201,10 +201,12 @@ class LayerStage:
         """Choose, and shorten this layer and all behind it."""
         hidden, own = arguments["hidden_states"], call.rows(layer)
         request = self.plan.method.request
+        # A copy: the columns change below, and the layer's arguments are gathered by the new ones.
+        current = dict(arguments)
         if request.following or request.rotary:
-            self._gather(call, layer, arguments, state)
+            self._gather(call, layer, current, state)
         if request.following:
-            ahead = projected_ahead(self._hooks.decoder, layer, arguments, call.cache)
+            ahead = projected_ahead(self._hooks.decoder, layer, current, call.cache)
             state.projected["following"] = self._projection(call, layer, ahead)
         batch = BatchState(
             layer=layer,
@@ -216,7 +218,7 @@ class LayerStage:
             totals=state.totals,
             projected=state.projected,
             entered=state.entered,
-            rotary=self._rotary(arguments, own),
+            rotary=self._rotary(current, own),
             observed=call.scratch.get(OBSERVED, {}),
             sinks=self._sinks(call, layer, hidden, own),
             memory=state.memory,
@@ -264,7 +266,8 @@ class LayerStage:
             key = ("mask", id(keys), id(mask))
             if key not in state.arguments:
                 short = gather_mask(mask, call.rows(layer), keys, call.past, implementation)
-                state.arguments[key] = (short, mask)  # the mask is kept, so that its id stays
+                # What the key names is kept, so that no other tensor gets its id.
+                state.arguments[key] = (short, mask, keys)
             mask = arguments["attention_mask"] = state.arguments[key][0]
         if layer in self.plan.blind:
             arguments["attention_mask"] = self._blind(call, layer, mask)
@@ -277,8 +280,8 @@ class LayerStage:
             # Flash attention takes gaps in positions for borders between packed sequences.
             if positions is not None:
                 positions = None if "flash" in implementation else gather_positions(positions, own)
-            state.arguments[key] = (tuple(gather_rows(one, own) for one in rotary), positions)
-        arguments["position_embeddings"], positions = state.arguments[key]
+            state.arguments[key] = (tuple(gather_rows(one, own) for one in rotary), positions, own)
+        arguments["position_embeddings"], positions, _ = state.arguments[key]
         if "position_ids" in arguments:
             arguments["position_ids"] = positions
 
@@ -309,15 +312,18 @@ class LayerStage:
 
     def _report(self, call: DecoderCall) -> LayerReport:
         """Count the visual tokens of every layer."""
-        counts, known = [], {}
+        visual = call.visual & call.real
+        counts, kept, known = [], {}, {}
         for layer in range(self.shape.depth):
-            own = call.rows(layer)
-            if id(call.own[layer]) not in known:
-                seen = call.visual.gather(1, own.clamp(min=0)) & (own >= 0)
-                known[id(call.own[layer])] = (seen & call.real.gather(1, own.clamp(min=0))).sum(1)
-            counts.append(known[id(call.own[layer])])
+            own, key = call.rows(layer), id(call.own[layer])
+            if key not in known:
+                known[key] = visual.gather(1, own.clamp(min=0)) & (own >= 0)
+            counts.append(known[key].sum(1))
+            if layer in self.plan.stages:
+                kept[layer] = [row[seen] for row, seen in zip(own, known[key], strict=True)]
         text = (call.real & ~call.visual).sum(1).tolist()
-        return LayerReport(self.schedule, torch.stack(counts, 1).tolist(), text, self.shape)
+        tokens = torch.stack(counts, 1).tolist()
+        return LayerReport(self.schedule, tokens, text, self.shape, kept)
 
 
 def scattered(full: Tensor, own: Tensor, hidden: Tensor) -> Tensor:
