@@ -47,3 +47,15 @@ class NoReportError(RuntimeError):
 
 class ImageFileError(ValueError):
     """A file is not an image that can be decoded safely."""
+
+
+class QuantizedModelError(TypeError):
+    """The model's weights are quantised, and what was asked for needs the original ones."""
+
+
+class WrongCalibrationError(ValueError):
+    """A calibration of LLM sinks was measured on another model."""
+
+
+class UnreliableSinksError(RuntimeError):
+    """The tokens that a rule marks as LLM sinks are not those that attention flows to."""

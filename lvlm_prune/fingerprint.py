@@ -1,0 +1,46 @@
+"""Tell one LLM from another by a short text: config class, depth, width, vocabulary, weights.
+
+In: a model. Out: a text such as `LlamaConfig-30x576-v49152-1c2d3e4f`. The last part is a CRC-32 of
+samples of the embedding and of three decoder matrices, taken in bfloat16, so that the same weights
+in float32 and bfloat16 are the same LLM. It reads a few thousand numbers, and is no protection
+against anyone who wants to deceive.
+"""
+
+import zlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SAMPLE = 4096  # numbers of each matrix
+
+
+def model_fingerprint(model: Any) -> str:
+    """Name the LLM inside a model.
+
+    Args:
+        model: a transformers model, with an LLM inside or an LLM itself.
+
+    Raises:
+        ValueError: weights that are on the meta device.
+    """
+    config = model.config.get_text_config()
+    matrices = [weight for weight in model.get_decoder().parameters() if weight.dim() > 1]
+    chosen = [matrices[0], matrices[len(matrices) // 2], matrices[-1]]
+    checksum = 0
+    for weight in (model.get_input_embeddings().weight, *chosen):
+        checksum = zlib.crc32(_sample(weight.detach()), checksum)
+    size = f"{config.num_hidden_layers}x{config.hidden_size}-v{config.vocab_size}"
+    return f"{type(config).__name__}-{size}-{checksum:08x}"
+
+
+def _sample(weight: Tensor) -> bytes:
+    """Evenly spaced numbers of a matrix."""
+    if weight.device.type == "meta":
+        raise ValueError(
+            "the weights of this model are on the meta device, so it cannot be told from others; "
+            "load it without offloading"
+        )
+    numbers = weight.flatten()
+    sample = numbers[:: max(1, len(numbers) // SAMPLE)][:SAMPLE]
+    return sample.to(torch.bfloat16).view(torch.int16).cpu().numpy().tobytes()
