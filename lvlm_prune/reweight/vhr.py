@@ -88,5 +88,6 @@ METHOD = Reweighter(
     options={"strength": 1.0},
     prefill=False,
     values=True,
+    values=True,
     check=check,
 )

@@ -181,6 +181,15 @@ def test_prefill_scores_every_text_row_and_edits_the_last():
     assert torch.allclose(alone.marks["score"][:, -1], edited.marks["score"][:, -1])
 
 
+def test_rows_outside_of_the_edited_ones_get_no_score():
+    rows = replace(prompt_rows(5), edited=torch.tensor([[False, True, True, True, False, False]]))
+    fresh = replace(rows, marks={"evidence": rows.marks["evidence"]})
+    edited = METHOD.edit(fresh, **OPTIONS)
+    assert edited.marks["score"][0].nonzero()[:, 0].tolist() == [13, 14, 15]
+    changed = (edited.weights != rows.weights).any(dim=-1).any(dim=1)
+    assert changed[0].nonzero()[:, 0].tolist() == [3]
+
+
 def test_a_new_token_does_not_weigh_itself():
     rows = prompt_rows(6, decoding=True)
     plain = METHOD.edit(rows, **OPTIONS).weights

@@ -59,6 +59,11 @@ def test_surges_and_lower_heads_are_left_alone():
     assert reinforced(divergence)[0, :, 0].tolist() == [False, False, False, True, True, False]
 
 
+def test_surges_are_told_by_the_population_deviation():
+    # mean 2, population deviation 1.38, sample deviation 1.54
+    assert not reinforced(torch.tensor([0.0, 1.0, 2.0, 3.5, 3.5])[None, :, None]).any()
+
+
 def test_equal_heads_are_left_alone():
     assert not reinforced(torch.full((1, 8, 1), 0.3)).any()
 
@@ -70,6 +75,7 @@ def test_chosen_heads_are_scaled_and_weights_are_not():
     assert chosen.any()
     assert torch.equal(edited.heads, 1 + 0.5 * chosen)
     assert torch.equal(edited.weights, rows.weights)
+    assert METHOD.values
     assert not METHOD.prefill
 
 
