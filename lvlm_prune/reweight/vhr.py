@@ -88,6 +88,5 @@ METHOD = Reweighter(
     options={"strength": 1.0},
     prefill=False,
     values=True,
-    values=True,
     check=check,
 )
