@@ -1,4 +1,4 @@
-"""The command line: run, eval, speed, methods, models.
+"""The command line: run, eval, speed, calibrate, methods, models.
 
 Commands live in `lvlm_prune.commands`, which import what they need when they run, so `--help`
 answers at once. Mistakes of the user end in one sentence on stderr and exit code 1, never in a
@@ -9,6 +9,7 @@ import sys
 
 import typer
 
+from lvlm_prune.commands.calibrate import calibrate
 from lvlm_prune.commands.eval import evaluate
 from lvlm_prune.commands.listings import methods, models
 from lvlm_prune.commands.run import run
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command()(run)
 app.command("eval")(evaluate)
 app.command()(speed)
+app.command()(calibrate)
 app.command()(methods)
 app.command()(models)
 

@@ -74,8 +74,8 @@ def load(name: str | Path | None = None, device: str = "cpu", plant: bool = Fals
             f"sinks can be planted in the bundled {MODEL_NAME} only, not in {str(name)!r}; "
             "leave --model out, or leave --plant-sinks out"
         )
-    source = _source(name)
-    model = _model(source, target)
+    source = model_source(name)
+    model = load_model(source, target)
     processor = _processor(source)
     if plant:
         from lvlm_prune.assets.plant_sinks import plant_sinks
@@ -98,7 +98,7 @@ def check_device(device: str) -> torch.device:
     return target
 
 
-def _source(name: str | Path | None) -> str:
+def model_source(name: str | Path | None) -> str:
     """A bundled model's folder, a folder that has a config, or a hub name.
 
     A folder of the user goes before a bundled model of the same name.
@@ -120,18 +120,28 @@ def _source(name: str | Path | None) -> str:
     return str(name)
 
 
-def _model(source: str, device: torch.device) -> Any:
-    """Load the weights."""
-    from transformers import AutoModelForImageTextToText
+def load_model(source: str, device: torch.device, language: bool = False) -> Any:
+    """Load the weights.
+
+    Args:
+        source: folder or hub name.
+        device: on a CPU the model runs in float32.
+        language: whether it is a plain LLM and no vision-language model.
+
+    Raises:
+        OSError: missing files, or a hub that cannot be reached.
+        ValueError: a model of another kind.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.utils import logging
+
+    loader: Any = AutoModelForCausalLM if language else AutoModelForImageTextToText
 
     dtype: Any = torch.float32 if device.type == "cpu" else "auto"
     shows_bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        model: Any = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=dtype, use_safetensors=True
-        )
+        model: Any = loader.from_pretrained(source, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError) as error:
         advice = "" if Path(source).is_dir() else "; check the name, or pass a folder"
         raise type(error)(

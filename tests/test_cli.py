@@ -1,5 +1,6 @@
 """The command line: help that teaches and costs nothing, mistakes in one sentence, real runs."""
 
+import json
 import re
 import subprocess
 import sys
@@ -7,15 +8,18 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from planted_llm import Planted, plant_sink, tiny_llm
 from tiny_probe import tiny_loaded
+from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from lvlm_prune import cli
+from lvlm_prune.assets import model_path
 from lvlm_prune.cli import app
 from lvlm_prune.commands.eval import DEFAULT_METHODS
 from lvlm_prune.methods import METHODS
 
-COMMANDS = ("run", "eval", "speed", "methods", "models")
+COMMANDS = ("run", "eval", "speed", "calibrate", "methods", "models")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +55,7 @@ def test_help(command, flag):
     assert result.exit_code == 0
     assert "lvlm-prune" in result.output
     assert "completion" not in result.output
-    if command and command[0] in ("run", "eval", "speed"):
+    if command and command[0] in ("run", "eval", "speed", "calibrate"):
         assert f"\n    lvlm-prune {command[0]}" in result.output, "examples on lines of their own"
 
 
@@ -190,3 +194,60 @@ def test_speed_measures_a_preset_or_says_what_it_needs(monkeypatch, capsys, tmp_
     code, error = call(monkeypatch, capsys, "speed", "--preset", "tiny", "--keep", "65")
     assert code == 1
     assert "65" in error
+
+
+@pytest.fixture
+def text_llm(tmp_path):
+    """A function that saves a plain LLM with planted sinks beside a tokenizer."""
+
+    def saved(pull: float = 8.0) -> Path:
+        folder = tmp_path / "llm"
+        plant_sink(tiny_llm(), Planted(), pull=pull).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(model_path()).save_pretrained(folder)
+        return folder
+
+    return saved
+
+
+def test_calibrate_a_plain_llm(text_llm, tmp_path):
+    out = tmp_path / "new" / "sinks.json"
+    arguments = ["calibrate", str(text_llm()), "--check", "--out", str(out)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^dims +17$", result.output, re.MULTILINE)
+    assert "precision 1.000, recall 1.000" in result.output
+    written = json.loads(out.read_text())
+    assert written["dims"] == [17]
+    assert f"tau         {written['tau']:.2f} of at most 8.00" in result.output
+
+
+def test_calibrate_refuses_sinks_that_attract_no_attention(monkeypatch, capsys, text_llm, tmp_path):
+    arguments = ("calibrate", text_llm(pull=0), "--out", tmp_path / "sinks.json")
+    code, error = call(monkeypatch, capsys, *arguments, "--check")
+    assert code == 1
+    assert "do not agree with attention: precision 0.000" in error
+    assert not (tmp_path / "sinks.json").exists()
+    assert call(monkeypatch, capsys, *arguments) == (0, "")
+
+
+def test_calibrate_a_model_without_separable_sinks(model_folder, tmp_path):
+    out = tmp_path / "sinks.json"
+    result = CliRunner().invoke(app, ["calibrate", str(model_folder), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "no separable sinks" in result.output
+    assert json.loads(out.read_text())["tau"] is None
+
+
+def test_models_that_cannot_be_calibrated(monkeypatch, capsys, text_llm, tmp_path):
+    folder = text_llm()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    capsys.readouterr()
+    for model, message in (
+        (folder, "cannot load a tokenizer"),
+        (tmp_path / "none", "there is no model folder"),
+    ):
+        code, error = call(monkeypatch, capsys, "calibrate", model)
+        assert code == 1
+        assert message in error
+        assert len(error.strip().splitlines()) == 1
