@@ -24,11 +24,18 @@ class Rows:
         kept: `[K]` int64, ascending.
         features: `[K, D]`.
         scores: `[n]` float32 of all rows, or None.
+        sizes: `[K]` float32, tokens that each row stands for; None for one each.
     """
 
     kept: Tensor
     features: Tensor
     scores: Tensor | None
+    sizes: Tensor | None = None
+
+    @property
+    def stand_for(self) -> Tensor:
+        """Tokens that each row stands for, `[K]` float32."""
+        return torch.ones_like(self.kept, dtype=torch.float32) if self.sizes is None else self.sizes
 
     @classmethod
     def every(cls, features: Tensor) -> "Rows":
@@ -51,7 +58,7 @@ class Rows:
         scores = self.scores
         if scores is not None:
             scores = scores.new_zeros(n).scatter(0, index, scores)
-        return Rows(index[self.kept], self.features, scores)
+        return Rows(index[self.kept], self.features, scores, self.sizes)
 
     @classmethod
     def together(cls, parts: Sequence["Rows"]) -> "Rows":
@@ -62,7 +69,8 @@ class Rows:
         features = torch.cat([part.features for part in parts])[order]
         ranked = [part.scores for part in parts if part.scores is not None]
         scores = torch.stack(ranked).sum(dim=0) if ranked else None
-        return cls(kept, features, scores)
+        sizes = torch.cat([part.stand_for for part in parts])[order]
+        return cls(kept, features, scores, sizes)
 
 
 def rows_around_sinks(
@@ -121,13 +129,15 @@ def _around(
         held = held[top_rows(signals.norms[:, held], keep)[0]] if keep else held[:0]
     wanted = 0 if policy == "only" else min(keep - len(held), len(free))
     kept, features, scores = held, signals.features[0, held], None
+    sizes = torch.ones_like(held, dtype=torch.float32)
     if wanted:
         subset = signals.tokens(free)
         whole = wanted == len(free)
         (rows,) = [Rows.every(subset.features[0])] if whole else select(subset, wanted)
         kept = torch.cat([held, free[rows.kept]])
         features = torch.cat([features, rows.features])
+        sizes = torch.cat([sizes, rows.stand_for])
         if rows.scores is not None:
             scores = rows.scores.new_zeros(n).scatter(0, free, rows.scores)
     kept, order = kept.sort()
-    return Rows(kept, features[order], scores)
+    return Rows(kept, features[order], scores, sizes[order])

@@ -1,13 +1,11 @@
 """attach(): the one added line. It prunes every image that a model is given until it is detached.
 
-Attaching sets `model.generate` on the instance, one forward pre-hook on the model, and taps on the
-attention modules that the method reads. Detaching undoes them. What a call did is in the
-attachment's report; nothing is kept on the method, and nothing at module level but the registered
-name of the tap's attention function.
+An attachment has up to three parts, which can also be detached one by one in any order: pruning
+before the LLM, stages inside it, and reweighting of its attention. Detaching undoes everything.
+What a call did is in the attachment's report; nothing is kept on the methods, and nothing at module
+level but the registered name of the tap's attention function.
 """
 
-import inspect
-import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
@@ -15,18 +13,18 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import DynamicCache
 
 from lvlm_prune.boundary import BoundaryStage
-from lvlm_prune.cache_columns import carries_columns, mark, remember_text
-from lvlm_prune.call import Rewritten
 from lvlm_prune.config import PruneConfig
 from lvlm_prune.errors import AlreadyAttachedError, NoReportError
-from lvlm_prune.generation import PrunedGenerate
+from lvlm_prune.layers.stage import LayerStage
+from lvlm_prune.llm_sinks import SinkRule
+from lvlm_prune.pruning import Pruning
 from lvlm_prune.question import ClipEmbedder
 from lvlm_prune.report import PruneReport
+from lvlm_prune.reweight.engine import Reweighting
+from lvlm_prune.reweight.registry import reweighter_named
 from lvlm_prune.splice import Plan
-from lvlm_prune.tap import install_tap, remove_tap
 
 _ATTRIBUTE = "_lvlm_prune"
 
@@ -36,6 +34,7 @@ def attach(
     config: PruneConfig | Mapping[str, Any] | None = None,
     *,
     clip: ClipEmbedder | None = None,
+    sink_rule: SinkRule | None = None,
     **settings: Any,
 ) -> "Attachment":
     """Prune the visual tokens of every image that this model is given.
@@ -44,7 +43,9 @@ def attach(
         model: a supported transformers model; PEFT and `torch.compile` wrappers are looked through.
         config: a config or its dict; None starts from the defaults.
         clip: CLIP towers for methods with `options={"relevance": "clip"}`, such as `ClipText`.
-        **settings: fields of PruneConfig, such as `method="cls", keep=64`.
+        sink_rule: how LLM sinks are told, see `lvlm-prune calibrate`; None for the norm rule.
+        **settings: fields of PruneConfig, such as `method="cls", keep=64`, `layers="fastv"` or
+            `reweight="var"`.
 
     Returns:
         The attachment, also a context manager that detaches.
@@ -54,7 +55,7 @@ def attach(
         UnsupportedModelError, UnknownMethodError, MissingSignalError, ValueError, TypeError: see
             the message; nothing is changed then.
     """
-    return Attachment(unwrap(model), make_config(config, settings), clip)
+    return Attachment(unwrap(model), make_config(config, settings), clip, sink_rule)
 
 
 def prune_inputs(
@@ -81,7 +82,12 @@ def prune_inputs(
         `generate` would take gaps in the positions for borders between packed sequences: use
         `attach` there, and for later turns.
     """
-    stage = BoundaryStage(unwrap(model), make_config(config, settings), clip)
+    made = make_config(config, settings)
+    if not made.prunes_before_llm or made.layers is not None or made.reweight is not None:
+        raise ValueError(
+            "prune_inputs shortens prompts; layers and reweight work inside the LLM: use attach()"
+        )
+    stage = BoundaryStage(unwrap(model), made, clip)
     rewritten = stage.rewrite(inputs)
     return rewritten.arguments, rewritten.plan
 
@@ -112,15 +118,22 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 class Attachment:
-    """Pruning in place on one model.
+    """Everything that is attached to one model.
 
     Args:
         model: the model, unwrapped.
-        config: what to prune.
+        config: what to prune, and what to change inside the LLM.
         clip: see `attach`.
+        sink_rule: see `attach`.
     """
 
-    def __init__(self, model: Any, config: PruneConfig, clip: ClipEmbedder | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        config: PruneConfig,
+        clip: ClipEmbedder | None = None,
+        sink_rule: SinkRule | None = None,
+    ) -> None:
         if _ATTRIBUTE in model.__dict__:
             current = model.__dict__[_ATTRIBUTE].config
             raise AlreadyAttachedError(
@@ -129,54 +142,82 @@ class Attachment:
             )
         self.model = model
         self.config = config
-        self.stage = BoundaryStage(model, config, clip)
-        self._last = _LastReport()
-        self._newest: PruneReport | None = None
-        self._arguments = tuple(inspect.signature(type(model).forward).parameters)[1:]
-        self._modules = list(self.stage.adapter.attention_modules(self.stage.request).values())
-        for module in self._modules:
-            install_tap(module)
-        self._hook = model.register_forward_pre_hook(self._before_forward, with_kwargs=True)
-        self._before = model.__dict__.get("generate")
-        self._generate = PrunedGenerate(self.stage, self.keep_report, model.generate)
-        model.__dict__["generate"] = self._generate
+        self.pruning: Pruning | None = None
+        self.layers: LayerStage | None = None
+        self.reweighting: Reweighting | None = None
+        try:
+            self._attach(clip, sink_rule)
+        except BaseException:
+            self._detach_parts()
+            raise
         model.__dict__[_ATTRIBUTE] = self
+
+    def _attach(self, clip: ClipEmbedder | None, sink_rule: SinkRule | None) -> None:
+        """Attach the parts that the config names."""
+        config, marks = self.config, self._marks()
+        if config.reweight is not None and "size" in marks and not config.prunes_before_llm:
+            raise ValueError(
+                f"reweight={config.reweight.label()!r} calibrates merged tokens, and nothing is merged; "
+                "name a merging method too, such as method='visionzip', 'vscan' or 'tome'"
+            )
+        if config.layers is not None:
+            self.layers = LayerStage(self.model, config.layers, sink_rule)
+        if config.prunes_before_llm or "local" in marks:
+            self.pruning = Pruning(self.model, config, clip, marks)
+        # Last, so that it sees the pixels that its own passes need.
+        if config.reweight is not None:
+            self.reweighting = Reweighting(self.model, config.reweight, sink_rule)
+
+    def _marks(self) -> tuple[str, ...]:
+        """What the parts inside the LLM ask of the vision encoder."""
+        marks: tuple[str, ...] = ()
+        if self.config.layers is not None and self.config.layers.sinks == "exclude":
+            marks = ("vit_sink",)
+        if self.config.reweight is not None:
+            marks += reweighter_named(self.config.reweight.method).encoder
+        return marks
+
+    @property
+    def stage(self) -> BoundaryStage:
+        """The stage before the LLM.
+
+        Raises:
+            NoReportError: there is none.
+        """
+        return self._pruning().stage
 
     @property
     def report(self) -> PruneReport:
         """The report of this thread's last call with an image, or else of any thread's.
 
         A script that streams calls `generate` in a thread of its own and reads the report outside.
+        With stages inside the LLM it holds their report too; `layers.report` is that alone.
 
         Raises:
-            NoReportError: there was none yet.
+            NoReportError: there was none yet, or nothing is dropped before the LLM.
         """
-        report = self._last.report or self._newest
-        if report is None:
-            raise NoReportError(
-                "no image was pruned yet; call model.generate(**inputs) or model(**inputs) with "
-                "pixel_values first"
-            )
-        return report
+        report = self._pruning().reports.get()
+        return report if self.layers is None else replace(report, layers=self.layers.report)
 
-    def keep_report(self, report: PruneReport) -> None:
-        """Remember the report of a call."""
-        self._last.report = self._newest = report
+    def _pruning(self) -> Pruning:
+        """The part before the LLM."""
+        if self.pruning is None:
+            hint = "; ask layers.report for the stages inside it" if self.layers else ""
+            raise NoReportError(f"this attachment drops nothing before the LLM{hint}")
+        return self.pruning
 
     def detach(self) -> None:
         """Undo everything, in reverse order. Calling it again does nothing."""
-        instance = self.model.__dict__
-        if instance.get(_ATTRIBUTE) is not self:
+        if self.model.__dict__.get(_ATTRIBUTE) is not self:
             return
-        del instance[_ATTRIBUTE]
-        # Someone may have replaced ours since; theirs is not ours to take away.
-        if instance.get("generate") is self._generate:
-            del instance["generate"]
-            if self._before is not None:
-                instance["generate"] = self._before
-        self._hook.remove()
-        for module in self._modules:
-            remove_tap(module)
+        del self.model.__dict__[_ATTRIBUTE]
+        self._detach_parts()
+
+    def _detach_parts(self) -> None:
+        """Detach the parts; those that were detached one by one stay so."""
+        for part in (self.reweighting, self.pruning, self.layers):
+            if part is not None:
+                part.detach()
 
     def __enter__(self) -> "Attachment":
         if self.model.__dict__.get(_ATTRIBUTE) is not self:
@@ -190,52 +231,3 @@ class Attachment:
         trace: TracebackType | None,
     ) -> None:
         self.detach()
-
-    def _before_forward(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Shorten a direct call of the model; decode steps of `generate` pass untouched."""
-        arguments = {**dict(zip(self._arguments, args, strict=False)), **kwargs}
-        images = self.stage.has_images(arguments)
-        if not images and not carries_columns(arguments.get("past_key_values")):
-            if not self.stage.adapter.counts_positions:
-                remember_text(arguments)
-            return None
-        return (), self._shortened(arguments)
-
-    # Encoding reads context variables and sizes, which a compiled graph cannot hold.
-    @torch.compiler.disable
-    def _shortened(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Rewrite a direct call and mark its cache, so that the next step finds its columns."""
-        rewritten = self.stage.rewrite(arguments)
-        if rewritten.report is not None:
-            self.keep_report(rewritten.report)
-        shortened = rewritten.arguments
-        if rewritten.plan.dropped and isinstance(shortened.get("logits_to_keep"), torch.Tensor):
-            raise ValueError(
-                "logits_to_keep as a tensor names columns of the unpruned prompt; pass an int, or "
-                "map the columns with prune_inputs and its plan"
-            )
-        if rewritten.plan.dropped or carries_columns(arguments.get("past_key_values")):
-            self._mark_cache(shortened, rewritten)
-        return shortened
-
-    def _mark_cache(self, arguments: dict[str, Any], rewritten: Rewritten) -> None:
-        """Give the call a cache that knows its columns, if the model would use one."""
-        text = self.model.config.get_text_config()
-        uses_cache = arguments.get("use_cache")
-        if not (text.use_cache if uses_cache is None else uses_cache):
-            return
-        cache = arguments.get("past_key_values")
-        if cache is None:
-            cache = arguments["past_key_values"] = DynamicCache(config=text)
-        mark(cache, rewritten.columns)
-
-
-class _LastReport(threading.local):
-    """The last report of each thread; a copy of it starts empty."""
-
-    report: PruneReport | None = None
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return _LastReport, ()

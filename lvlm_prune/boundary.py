@@ -6,24 +6,27 @@ which `mm_encoder_outputs` replaces the pixels and the prompt has lost the dropp
 encodes, the attention modules that the method reads carry a tap.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lvlm_prune.adapters import Encoded, adapter_for
+from lvlm_prune.adapters import Encoded, GenericAdapter, adapter_for
 from lvlm_prune.budget import tokens_to_keep
 from lvlm_prune.call import Rewritten, joined, new_call
 from lvlm_prune.config import PruneConfig
-from lvlm_prune.errors import NothingDroppedError
+from lvlm_prune.encoder_marks import column_marks, group_marks, marks_request
+from lvlm_prune.errors import MissingSignalError, NothingDroppedError
 from lvlm_prune.methods import method_named
 from lvlm_prune.progressive import EncoderBudget
 from lvlm_prune.question import ClipEmbedder, with_question
 from lvlm_prune.ragged import encoder_output
 from lvlm_prune.report import PruneReport, clock_ms, peak_mib
 from lvlm_prune.requirements import check_method, requested
+from lvlm_prune.shared_signals import compatible, merged, narrowed
+from lvlm_prune.signals import SignalRequest
 from lvlm_prune.splice import Plan, image_columns, splice
 from lvlm_prune.stage import Choice, choose
 
@@ -32,7 +35,11 @@ class BoundaryStage:
     """A method, its options and a budget, checked against a model."""
 
     def __init__(
-        self, model: torch.nn.Module, config: PruneConfig, clip: ClipEmbedder | None = None
+        self,
+        model: torch.nn.Module,
+        config: PruneConfig,
+        clip: ClipEmbedder | None = None,
+        marks: Sequence[str] = (),
     ) -> None:
         self.adapter = adapter_for(model)
         self.config = config
@@ -40,7 +47,9 @@ class BoundaryStage:
         self.method = method_named(config.method)
         self.options = self.method.complete(config.options)
         check_method(self.adapter, self.method, self.options, config, clip)
-        self.request = requested(self.adapter, self.method, self.options, config)
+        self.marks = tuple(marks)
+        self.method_request = requested(self.adapter, self.method, self.options, config)
+        self.request = self._with_marks(self.method_request)
         grid = self.adapter.grid()
         if grid is not None:
             keep = tokens_to_keep(config.keep, grid[0] * grid[1])
@@ -81,11 +90,32 @@ class BoundaryStage:
             return encoded
         return with_question(encoded, self.adapter, self.request, arguments, modality, self.clip)
 
+    def _with_marks(self, request: SignalRequest) -> SignalRequest:
+        """The signals of the method and of the marks, from one encoder pass."""
+        more = marks_request(self.adapter.shape, self.marks)
+        if not more.layers:
+            return request
+        if isinstance(self.adapter, GenericAdapter):
+            raise MissingSignalError(
+                f"{', '.join(self.marks)} are read off the encoder's attention, which is known "
+                "only for the families of `lvlm-prune models`"
+            )
+        if not compatible(request, more):
+            raise ValueError(
+                f"received_rows={self.config.received_rows} samples the attention that "
+                f"{', '.join(self.marks)} need in full; leave it out"
+            )
+        return merged(request, more)
+
     def select(self, encoded: Encoded, protected: set[int] | None = None) -> list[Choice]:
         """Choose the tokens of every image and check that some were dropped."""
+        whole = encoded
+        if self.request != self.method_request:
+            encoded = narrowed(encoded, self.request, self.method_request)
         choices = choose(
             encoded, self.method, self.options, self.config, self.adapter.project, protected
         )
+        self._mark(whole, choices)
         for number, choice in enumerate(choices):
             rows = choice.rows
             if len(rows.kept) < rows.total or not self.method.drops:
@@ -132,6 +162,7 @@ class BoundaryStage:
         # A placeholder without pixels is a token like any other, but padding must not make one.
         placeholders = {self.adapter.token_id(name) for name in self.adapter.pixels}
         short, plan = splice(new, rows, placeholders)
+        marks = column_marks(self.marks, new["input_ids"], rows, plan) if self.marks else {}
         if not encoded:
             return joined(call, short, plan, compact)
         call = replace(call, arguments=self._with_features(arguments, encoded, choices, plan))
@@ -139,7 +170,17 @@ class BoundaryStage:
         times = (started, encoded_at, selected_at, clock_ms(ids.device))
         every = [choice for one in choices.values() for choice in one]
         report = self._report(every, plan, times, ids.device)
-        return Rewritten(rewritten.arguments, plan, rewritten.columns, report)
+        return Rewritten(rewritten.arguments, plan, rewritten.columns, report, marks)
+
+    def _mark(self, encoded: Encoded, choices: list[Choice]) -> None:
+        """Note the marks of the kept tokens, from what the encoder gave for the marks alone."""
+        if not set(self.marks) - {"size"}:
+            return
+        own = narrowed(encoded, self.request, marks_request(self.adapter.shape, self.marks))
+        for group in own.groups:
+            for image, marks in zip(group.images, group_marks(group, self.marks), strict=True):
+                rows = choices[image].rows
+                rows.marks.update({name: mark[rows.kept] for name, mark in marks.items()})
 
     def _with_features(
         self,

@@ -6,7 +6,7 @@ a shortened cache holds stand in front, in its order. Knows nothing about method
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -38,12 +38,14 @@ class Rewritten:
         plan: the plan of the new columns.
         columns: what the cache will hold after the call.
         report: counts and times, or None for a call without images.
+        marks: numbers of the new columns for stages inside the LLM, `[B, L']` each.
     """
 
     arguments: dict[str, Any]
     plan: Plan
     columns: CacheColumns
     report: PruneReport | None
+    marks: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -6,27 +6,33 @@ models; `attach` checks it against one.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from lvlm_prune.budget import check_keep
+from lvlm_prune.layers.schedule import LayerSchedule
+from lvlm_prune.reweight.config import ReweightConfig
 
 FILE_NAME = "prune_config.json"
 SINK_POLICIES = ("ignore", "keep", "drop", "only", "query")
 UNITS = ("image", "tile")
 ORDERS = ("raster", "sinks_first")
 POSITIONS = ("original", "compact")
+METHOD, KEEP = "visionzip", 0.25  # where nothing else is asked for
+EVERYTHING = "identity"  # the method that drops nothing before the LLM
 
 
 @dataclass(frozen=True)
 class PruneConfig:
-    """How the visual tokens of each image are chosen.
+    """How the visual tokens of each image are chosen, and what happens to them inside the LLM.
 
     Args:
-        method: name of a method; `lvlm-prune methods` lists them.
-        keep: tokens per image (int) or share of them (float in (0, 1]).
+        method: name of a method before the LLM; `lvlm-prune methods` lists them. Not given, it is
+            visionzip, or identity where only `layers` or `reweight` are.
+        keep: tokens per image (int) or share of them (float in (0, 1]) that enter the LLM; not
+            given, 0.25, or all of them with the method identity.
         options: settings of the method itself, such as `{"start_layer": 16}`.
         sinks: what happens to ViT sink tokens: `ignore` (ranked like any other token), `keep`
             (always kept, inside the budget), `drop` (never kept), `only` (nothing else is kept),
@@ -41,10 +47,13 @@ class PruneConfig:
             of their image.
         received_rows: query rows that received attention is estimated from, evenly spaced, which
             is faster on encoders without CLS token; None takes all of them (exact).
+        layers: stages inside the LLM, a LayerSchedule, its dict or the name of a layer method.
+        reweight: reweighting of the LLM's attention, a ReweightConfig, its dict or a name.
     """
 
-    method: str = "visionzip"
-    keep: int | float = 0.25
+    # Both are what `__post_init__` makes of None.
+    method: str = None  # type: ignore[assignment]
+    keep: int | float = None  # type: ignore[assignment]
     options: Mapping[str, Any] = field(default_factory=dict)
     sinks: str = "ignore"
     sink_threshold: float | None = None
@@ -53,8 +62,11 @@ class PruneConfig:
     per: str = "image"
     order: str = "raster"
     received_rows: int | None = None
+    layers: LayerSchedule | None = None
+    reweight: ReweightConfig | None = None
 
     def __post_init__(self) -> None:
+        self._complete()
         object.__setattr__(self, "keep", check_keep(self.keep))
         if not isinstance(self.options, Mapping):
             raise TypeError(
@@ -71,6 +83,25 @@ class PruneConfig:
             raise TypeError(f"seed must be an int, got {self.seed!r}")
         self._check_sink_threshold()
         _check_rows(self.received_rows)
+
+    def _complete(self) -> None:
+        """Read what was given in short, and choose what was not given."""
+        if self.layers is not None:
+            object.__setattr__(self, "layers", LayerSchedule.of(self.layers))
+        if self.reweight is not None:
+            object.__setattr__(self, "reweight", ReweightConfig.of(self.reweight))
+        inside = self.layers is not None or self.reweight is not None
+        if self.method is None:
+            method = EVERYTHING if inside and self.keep is None else METHOD
+            object.__setattr__(self, "method", method)
+        if self.keep is None:
+            object.__setattr__(self, "keep", 1.0 if self.method == EVERYTHING else KEEP)
+
+    @property
+    def prunes_before_llm(self) -> bool:
+        """Whether there is anything to do before the LLM."""
+        inside = self.layers is not None or self.reweight is not None
+        return self.method != EVERYTHING or not inside
 
     def __hash__(self) -> int:
         return hash(json.dumps(self.to_dict(), sort_keys=True, default=str))
@@ -92,7 +123,11 @@ class PruneConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values."""
-        return asdict(self)
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values["options"] = dict(self.options)
+        for name in ("layers", "reweight"):
+            values[name] = None if values[name] is None else values[name].to_dict()
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "PruneConfig":

@@ -6,6 +6,7 @@ a pass (which columns are visual, which keys each layer holds, marks and sinks o
 kept on the cache object, so that two conversations cannot mix. Knows nothing about methods.
 """
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -188,6 +189,40 @@ class DecoderCall:
         """Leave the memory on the cache."""
         if self.cache is not None:
             setattr(self.cache, _MEMORY, self.memory)
+
+
+# Marks of the prompt that the coming passes bring, `[B, L]` each, as far as it has not come yet.
+coming_marks: ContextVar[Mapping[str, Tensor] | None] = ContextVar(
+    "lvlm_prune_coming_marks", default=None
+)
+
+
+def marked(memory: DecoderMemory, past: int) -> DecoderMemory:
+    """Write the coming marks to the new columns, and leave those of later passes.
+
+    Args:
+        memory: with the new columns; changed in place.
+        past: columns that were cached before.
+    """
+    marks = coming_marks.get()
+    if not marks:
+        return memory
+    batch, count = memory.visual.shape[0], memory.length - past
+    rows = next(iter(marks.values())).shape[0]
+    if batch % rows:  # of a call that failed before it came this far
+        coming_marks.set(None)
+        return memory
+    later: dict[str, Tensor] = {}
+    for name, values in marks.items():
+        full = memory.marks.get(name)
+        if full is None:
+            full = torch.zeros(memory.visual.shape, device=memory.visual.device)
+        values = values.repeat_interleave(batch // rows, 0)
+        new = values[:, :count].to(full)
+        memory.marks[name] = torch.cat([full[:, :past], new, full[:, past + new.shape[1] :]], 1)
+        later[name] = values[:, count:]
+    coming_marks.set(later if next(iter(later.values())).shape[1] else None)
+    return memory
 
 
 # The prompt that `generate` is cut into chunks of: `[B, L]` bool, its visual tokens.

@@ -19,6 +19,7 @@ from lvlm_prune.decoder import Decoder
 from lvlm_prune.decoder_call import (
     DecoderCall,
     extended,
+    marked,
     memory_of,
     text_behind_images,
     whole_prompt,
@@ -145,7 +146,7 @@ class DecoderHooks:
                 visual |= ids == token_id
         past = memory.length
         real = real_columns(arguments.get("attention_mask"), visual, past)
-        memory = extended(memory, visual, real)
+        memory = marked(extended(memory, visual, real), past)
         whole = _whole(past + length, batch)
         behind = text_behind_images(memory.visual, memory.real, past, whole)
         places = torch.arange(length, device=ids.device)

@@ -19,6 +19,7 @@ from transformers.utils import ModelOutput
 from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.cache_columns import carries_columns, mark, remember_delta, unmark
 from lvlm_prune.call import Rewritten
+from lvlm_prune.decoder_call import coming_marks
 from lvlm_prune.original_prompt import OriginalPrompt
 from lvlm_prune.report import PruneReport, peak_mib
 
@@ -59,6 +60,8 @@ class PrunedGenerate:
         if rewritten.report is not None:
             self.keep_report(rewritten.report)
         before = unmark(cache)
+        if rewritten.marks:
+            coming_marks.set(rewritten.marks)
         try:
             output = self._generate(arguments["input_ids"], rewritten)
         except BaseException:

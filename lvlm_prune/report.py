@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lvlm_prune.config import PruneConfig
+from lvlm_prune.layers.report import LayerReport
 
 MIB = 2**20
 
@@ -34,6 +35,7 @@ class PruneReport:
             allocated on the GPU, or the resident set.
         scores: for each image, the scores `[N]`, or None where the method ranks no tokens.
         sinks: for each image, ViT sinks `[N]`, or None where the config ignores them.
+        layers: what stages inside the LLM did, or None without any.
     """
 
     config: PruneConfig
@@ -48,6 +50,7 @@ class PruneReport:
     peak_mib: float
     scores: list[Tensor | None]
     sinks: list[Tensor | None]
+    layers: LayerReport | None = None
 
     @property
     def method(self) -> str:
@@ -57,11 +60,12 @@ class PruneReport:
     def __str__(self) -> str:
         """One line for a script to print."""
         share = self.tokens_after / self.tokens_before
+        inside = "" if self.layers is None else f"; {self.layers}"
         return (
             f"{self.method}: {self.tokens_before} -> {self.tokens_after} visual tokens "
             f"({share:.1%}) in {len(self.kept)} image(s), prompt {self.prompt_before} -> "
             f"{self.prompt_after}; encode {self.encode_ms:.1f} ms, select {self.select_ms:.1f} ms, "
-            f"splice {self.splice_ms:.1f} ms; peak {self.peak_mib:.0f} MiB"
+            f"splice {self.splice_ms:.1f} ms; peak {self.peak_mib:.0f} MiB{inside}"
         )
 
 

@@ -29,12 +29,14 @@ class ImageRows:
         features: `[K, D]`, what the LLM gets for them.
         total: N.
         deepstack: for each DeepStack layer of the LLM, what it adds to them, `[K, D]`.
+        marks: named numbers of the tokens that the LLM's side may ask for, `[K]` float32.
     """
 
     kept: Tensor
     features: Tensor
     total: int
     deepstack: list[Tensor] = field(default_factory=list)
+    marks: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

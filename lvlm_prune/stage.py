@@ -207,9 +207,14 @@ def _rows(selection: Selection, signals: Signals, project: Project) -> list[Rows
         merged = project(selection.hidden[selection.replaced])
         features[selection.replaced] = merged.to(features.dtype)
     features = features.to(signals.features.dtype)
-    scores = selection.scores
+    scores, sizes = selection.scores, selection.sizes
     return [
-        Rows(kept, rows, None if scores is None else scores[number])
+        Rows(
+            kept,
+            rows,
+            None if scores is None else scores[number],
+            None if sizes is None else sizes[number],
+        )
         for number, (kept, rows) in enumerate(zip(selection.kept, features, strict=True))
     ]
 
@@ -227,9 +232,10 @@ def _choice(
     features = group.all_features[number]
     if rows is None:
         kept = torch.arange(total, device=features.device)
-        taken, scores = features, None
+        taken, scores, sizes = features, None, None
     else:
         kept, taken, scores = places[rows.kept], rows.features, rows.scores
+        sizes = _spread(rows.stand_for, kept, total, 1.0)
     scores = None if scores is None else _spread(scores, places, total, 0.0)
     sinks = None if sinks is None else _spread(sinks, places, total, False)
     if protected:
@@ -237,13 +243,16 @@ def _choice(
     if config.order == "sinks_first" and sinks is not None:
         first = sinks[kept]
         taken = torch.cat([taken[first], taken[~first]])
+        if sizes is not None:
+            sizes[kept] = torch.cat([sizes[kept[first]], sizes[kept[~first]]])
     small = group.signals.prompt_grid is not None
     layers = [layer[number] if small else layer[number][kept] for layer in group.deepstack]
     tiles = tuple((places[part.rows], part.grid) for part in group.parts)
     if small:
         assert group.signals.prompt_grid is not None
         tiles = ((places, group.signals.prompt_grid),)
-    return Choice(ImageRows(kept, taken, total, layers), scores, sinks, tiles)
+    marks = {} if sizes is None else {"size": sizes[kept]}
+    return Choice(ImageRows(kept, taken, total, layers, marks), scores, sinks, tiles)
 
 
 def _spread(values: Tensor, places: Tensor, total: int, fill: float | bool) -> Tensor:

@@ -8,10 +8,11 @@ from tiny_probe import tiny_loaded, write_probe
 from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.config import PruneConfig
 from lvlm_prune.eval.configs import grid_configs, runnable
-from lvlm_prune.eval.encoding import SharedEncodings, compatible, merged
+from lvlm_prune.eval.encoding import SharedEncodings
 from lvlm_prune.eval.probe import load_probe
 from lvlm_prune.eval.questions import prepare
 from lvlm_prune.methods import METHODS
+from lvlm_prune.shared_signals import compatible, merged
 from lvlm_prune.signals import SignalRequest
 
 EVERY = SignalRequest(

@@ -35,7 +35,7 @@ from lvlm_prune.layers.observing import OBSERVED, LayerObserver
 from lvlm_prune.layers.prompts import BatchProjection, BatchState, image_numbers
 from lvlm_prune.layers.report import LayerReport
 from lvlm_prune.layers.schedule import LayerSchedule
-from lvlm_prune.llm_sinks import SinkRule
+from lvlm_prune.llm_sinks import SinkRule, split_sinks
 from lvlm_prune.tap import AttentionCall
 
 _ATTRIBUTE = "_lvlm_prune_layers"
@@ -308,7 +308,13 @@ class LayerStage:
             return None
         places = own.clamp(min=0)
         real = call.real.gather(1, places) & (own >= 0)
-        return self.sink_rule.marks(hidden.detach(), call.visual.gather(1, places), real, layer)
+        visual = call.visual.gather(1, places)
+        sinks = self.sink_rule.marks(hidden.detach(), visual, real, layer)
+        # Sinks of the vision encoder carry the whole image (arXiv 2510.08510): they are ranked.
+        known = call.memory.marks.get("vit_sink")
+        if known is None:
+            return sinks
+        return split_sinks(sinks, known[:, call.past :].gather(1, places) > 0)[1]
 
     def _report(self, call: DecoderCall) -> LayerReport:
         """Count the visual tokens of every layer."""

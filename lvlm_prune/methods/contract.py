@@ -47,6 +47,7 @@ class Selection:
         hidden: `[I, K, d]` encoder rows to project in place of the kept ones, or None.
         replaced: `[I, K]` bool, the kept rows that `hidden` changes; None with `hidden` None.
         features: `[I, K, D]` projected rows in place of the kept ones, or None.
+        sizes: `[I, K]` float32, tokens that each kept row stands for, or None where nothing says.
     """
 
     kept: Tensor
@@ -54,6 +55,7 @@ class Selection:
     hidden: Tensor | None = None
     replaced: Tensor | None = None
     features: Tensor | None = None
+    sizes: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,12 @@ def select(signals: Signals, keep: int, **options: Any) -> Selection:
     member = one_hot(group, keep).float().transpose(1, 2)
     size = member.sum(dim=-1, keepdim=True)
     rows = member @ signals.hidden.float() / size
-    return Selection(kept=kept, hidden=rows.to(signals.hidden.dtype), replaced=size[..., 0] > 1)
+    return Selection(
+        kept=kept,
+        hidden=rows.to(signals.hidden.dtype),
+        replaced=size[..., 0] > 1,
+        sizes=size[..., 0],
+    )
 
 
 METHOD = Method(

@@ -34,7 +34,7 @@ MERGES = ("sum", "mean")
 
 def contextual_rows(
     hidden: Tensor, keys: Tensor, dominant: Tensor, count: int, merge: str = "sum"
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Merge everything but the dominant patches into `count` contextual rows.
 
     Args:
@@ -46,7 +46,8 @@ def contextual_rows(
             norm); `mean` averages the target and its assigned rows, as the paper describes.
 
     Returns:
-        The targets `[I, count]` (ascending) and their merged rows `[I, count, d]`.
+        The targets `[I, count]` (ascending), their merged rows `[I, count, d]`, and how many tokens
+        each of them stands for, `[I, count]` float32.
     """
     rest = other_rows(dominant, hidden.shape[1])
     metric = normalize(take_rows(keys.float().mean(dim=1), rest), dim=-1)
@@ -59,8 +60,10 @@ def contextual_rows(
     total = assigned @ rows[:, others]
     size = assigned.sum(dim=-1, keepdim=True)
     if merge == "mean":
-        return rest[:, place], (rows[:, place] + total) / (size + 1)
-    return rest[:, place], rows[:, place] + total / size.clamp(min=1)
+        merged = (rows[:, place] + total) / (size + 1)
+    else:
+        merged = rows[:, place] + total / size.clamp(min=1)
+    return rest[:, place], merged, size[..., 0].float() + 1
 
 
 def request(shape: EncoderShape, options: Mapping[str, Any]) -> SignalRequest:
@@ -87,21 +90,25 @@ def select(signals: Signals, keep: int, **options: Any) -> Selection:
     dominant = top_rows(scores, keep - contextual - int(with_cls))
     kept, rows = dominant, take_rows(signals.hidden, dominant)
     changed = torch.zeros_like(dominant, dtype=torch.bool)
+    sizes = torch.ones_like(dominant, dtype=torch.float32)
     if contextual:
-        targets, merged = contextual_rows(
+        targets, merged, stand_for = contextual_rows(
             signals.hidden, signals.keys, dominant, contextual, options["merge"]
         )
         kept, rows, changed = _append(kept, rows, changed, targets, merged)
+        sizes = torch.cat([sizes, stand_for], dim=1)
     if with_cls:
         assert signals.cls_hidden is not None
         free = other_rows(kept, signals.hidden.shape[1])[:, :1]
         kept, rows, changed = _append(kept, rows, changed, free, signals.cls_hidden.unsqueeze(1))
+        sizes = torch.cat([sizes, torch.ones_like(sizes[:, :1])], dim=1)
     kept, order = kept.sort(dim=-1)
     return Selection(
         kept=kept,
         scores=scores,
         hidden=take_rows(rows, order),
         replaced=changed.gather(1, order),
+        sizes=sizes.gather(1, order),
     )
 
 

@@ -59,7 +59,7 @@ def window_rows(scores: Tensor, window: Tensor, share: int) -> Tensor:
     )
 
 
-def merged_features(features: Tensor, kept: Tensor) -> Tensor:
+def merged_features(features: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
     """Average every dropped token into the kept one that is nearest by cosine.
 
     Args:
@@ -67,7 +67,7 @@ def merged_features(features: Tensor, kept: Tensor) -> Tensor:
         kept: `[I, K]` int64, ascending.
 
     Returns:
-        `[I, K, D]` in the features' dtype.
+        `[I, K, D]` in the features' dtype, and the tokens in each average, `[I, K]` float32.
     """
     rest = other_rows(kept, features.shape[1])
     unit = unit_rows(features)
@@ -75,7 +75,8 @@ def merged_features(features: Tensor, kept: Tensor) -> Tensor:
     assigned = torch.nn.functional.one_hot(nearest, kept.shape[1]).transpose(1, 2).float()
     rows = features.float()
     total = take_rows(rows, kept) + assigned @ take_rows(rows, rest)
-    return (total / (1 + assigned.sum(dim=-1, keepdim=True))).to(features.dtype)
+    sizes = 1 + assigned.sum(dim=-1)
+    return (total / sizes.unsqueeze(-1)).to(features.dtype), sizes
 
 
 def request(shape: EncoderShape, options: Mapping[str, Any]) -> SignalRequest:
@@ -105,7 +106,8 @@ def select(signals: Signals, keep: int, **options: Any) -> Selection:
     kept = top_rows(scores.masked_fill(window_rows(local, window, share), torch.inf), keep)
     if not options["merge"]:
         return Selection(kept=kept, scores=scores)
-    return Selection(kept=kept, scores=scores, features=merged_features(signals.features, kept))
+    features, sizes = merged_features(signals.features, kept)
+    return Selection(kept=kept, scores=scores, features=features, sizes=sizes)
 
 
 METHOD = Method(

@@ -68,7 +68,7 @@ def test_contextual_rows_equal_a_loop(merge):
     torch.manual_seed(0)
     hidden, keys = torch.randn(2, 20, 5), torch.randn(2, 3, 20, 4)
     dominant = torch.tensor([[1, 4, 9], [0, 2, 19]])
-    targets, rows = contextual_rows(hidden, keys, dominant, 4, merge)
+    targets, rows, sizes = contextual_rows(hidden, keys, dominant, 4, merge)
     for image in range(2):
         rest = [i for i in range(20) if i not in dominant[image].tolist()]
         places = rest[:: len(rest) // 4][:4]
@@ -87,6 +87,7 @@ def test_contextual_rows_equal_a_loop(merge):
             else:
                 expected = target + (torch.stack(group).mean(0) if group else 0)
             assert (row - expected).abs().max() < 1e-5
+        assert sizes[image].tolist() == [1 + len(assigned[place]) for place in places]
 
 
 @pytest.mark.parametrize(("keep", "split"), [(64, 10), (128, 20), (192, 30), (1, 0), (2, 0)])

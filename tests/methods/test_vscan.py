@@ -85,7 +85,7 @@ def test_small_windows_give_all_they_have():
 def test_dropped_tokens_are_averaged_into_the_nearest_kept_one():
     torch.manual_seed(0)
     features, kept = torch.randn(2, 12, 5), torch.tensor([[1, 4, 9], [0, 2, 11]])
-    merged = merged_features(features, kept)
+    merged, sizes = merged_features(features, kept)
     for image in range(2):
         groups = {row: [features[image, row].double()] for row in kept[image].tolist()}
         for token in range(12):
@@ -94,6 +94,7 @@ def test_dropped_tokens_are_averaged_into_the_nearest_kept_one():
                 groups[nearest].append(features[image, token].double())
         for row, group in zip(merged[image], groups.values(), strict=True):
             assert (row - torch.stack(group).mean(0)).abs().max() < 1e-5
+        assert sizes[image].tolist() == [len(group) for group in groups.values()]
 
 
 def cosine(rows: torch.Tensor, a: int, b: int) -> float:
@@ -123,9 +124,9 @@ def test_equal_scores_go_to_the_earlier_row():
 def test_half_precision_is_merged_in_float32():
     signals = random_signals()
     half = signals.features.half()
-    merged = merged_features(half, torch.tensor([[5, 8]] * 3))
+    merged, _ = merged_features(half, torch.tensor([[5, 8]] * 3))
     assert merged.dtype == torch.float16
-    exact = merged_features(half.float(), torch.tensor([[5, 8]] * 3))
+    exact, _ = merged_features(half.float(), torch.tensor([[5, 8]] * 3))
     assert torch.equal(merged, exact.half())
 
 
