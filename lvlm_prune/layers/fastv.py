@@ -7,6 +7,7 @@ kernel. Paper: K=2, half of the tokens; a cached generation prunes once, at pref
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ def last_row_attention(weights: Tensor) -> Tensor:
     return weights.float().mean(dim=0)
 
 
-def select(signals: LayerSignals, keep: Sequence[int]) -> LayerSelection:
+def select(signals: LayerSignals, keep: Sequence[int], **options: Any) -> LayerSelection:
     """Rank by the attention of the last text token, one layer before."""
     last = torch.tensor([len(signals.hidden) - 1], device=signals.hidden.device)
     row = last_row_attention(signals.previous.weights(last)[:, 0])

@@ -1,20 +1,53 @@
-"""Every method inside the LLM, by name."""
+"""Every method inside the LLM, by name.
+
+Adding a method: write its file with one `LayerMethod`, and add it to the tuple below.
+"""
+
+import difflib
 
 from lvlm_prune.errors import UnknownMethodError
-from lvlm_prune.layers import fastv
+from lvlm_prune.layers import (
+    dart,
+    exit,
+    fastv,
+    orthorank,
+    pyramiddrop,
+    sparsevlm,
+    sparsevlm_plus,
+    transprune,
+    visipruner,
+    vscan,
+    zipvl,
+)
 from lvlm_prune.layers.contract import LayerMethod
 
-LAYER_METHODS: dict[str, LayerMethod] = {module.METHOD.name: module.METHOD for module in (fastv,)}
+LAYER_METHODS: dict[str, LayerMethod] = {
+    method.name: method
+    for method in (
+        fastv.METHOD,
+        pyramiddrop.METHOD,
+        sparsevlm.METHOD,
+        sparsevlm_plus.METHOD,
+        transprune.METHOD,
+        vscan.METHOD,
+        dart.METHOD,
+        orthorank.METHOD,
+        zipvl.METHOD,
+        visipruner.METHOD,
+        exit.METHOD,
+    )
+}
 
 
 def layer_method_named(name: str) -> LayerMethod:
-    """The method of this name.
+    """Look a method up by name.
 
     Raises:
-        UnknownMethodError: there is none.
+        UnknownMethodError: no such method; the message names the nearest one and all others.
     """
-    if name not in LAYER_METHODS:
-        raise UnknownMethodError(
-            f"unknown layer method {name!r}; known: {', '.join(sorted(LAYER_METHODS))}"
-        )
-    return LAYER_METHODS[name]
+    if name in LAYER_METHODS:
+        return LAYER_METHODS[name]
+    near = difflib.get_close_matches(name, LAYER_METHODS, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    known = ", ".join(LAYER_METHODS)
+    raise UnknownMethodError(f"unknown layer method {name!r}; {hint}known: {known}")
