@@ -157,8 +157,8 @@ class Attachment:
         config, marks = self.config, self._marks()
         if config.reweight is not None and "size" in marks and not config.prunes_before_llm:
             raise ValueError(
-                f"reweight={config.reweight.label()!r} calibrates merged tokens, and nothing is merged; "
-                "name a merging method too, such as method='visionzip', 'vscan' or 'tome'"
+                f"reweight={config.reweight.label()!r} calibrates merged tokens, and nothing is "
+                "merged; name a merging method too, such as method='visionzip', 'vscan' or 'tome'"
             )
         if config.layers is not None:
             self.layers = LayerStage(self.model, config.layers, sink_rule)
