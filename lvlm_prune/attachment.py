@@ -17,13 +17,13 @@ from torch import nn
 from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.config import PruneConfig
 from lvlm_prune.errors import AlreadyAttachedError, NoReportError
+from lvlm_prune.inside import wanted_marks
 from lvlm_prune.layers.stage import LayerStage
 from lvlm_prune.llm_sinks import SinkRule
 from lvlm_prune.pruning import Pruning
 from lvlm_prune.question import ClipEmbedder
 from lvlm_prune.report import PruneReport
 from lvlm_prune.reweight.engine import Reweighting
-from lvlm_prune.reweight.registry import reweighter_named
 from lvlm_prune.splice import Plan
 
 _ATTRIBUTE = "_lvlm_prune"
@@ -154,7 +154,7 @@ class Attachment:
 
     def _attach(self, clip: ClipEmbedder | None, sink_rule: SinkRule | None) -> None:
         """Attach the parts that the config names."""
-        config, marks = self.config, self._marks()
+        config, marks = self.config, wanted_marks(self.config)
         if config.reweight is not None and "size" in marks and not config.prunes_before_llm:
             raise ValueError(
                 f"reweight={config.reweight.label()!r} calibrates merged tokens, and nothing is "
@@ -167,15 +167,6 @@ class Attachment:
         # Last, so that it sees the pixels that its own passes need.
         if config.reweight is not None:
             self.reweighting = Reweighting(self.model, config.reweight, sink_rule)
-
-    def _marks(self) -> tuple[str, ...]:
-        """What the parts inside the LLM ask of the vision encoder."""
-        marks: tuple[str, ...] = ()
-        if self.config.layers is not None and self.config.layers.sinks == "exclude":
-            marks = ("vit_sink",)
-        if self.config.reweight is not None:
-            marks += reweighter_named(self.config.reweight.method).encoder
-        return marks
 
     @property
     def stage(self) -> BoundaryStage:

@@ -4,7 +4,7 @@ Out: plain text. Signals come from each method's own request, the models that it
 checks of `attach`, options and sources from the method. Knows no method and no family by name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lvlm_prune.adapters import FAMILIES, Adapter
 from lvlm_prune.capabilities import (
@@ -17,9 +17,14 @@ from lvlm_prune.capabilities import (
     stage,
 )
 from lvlm_prune.catalogue import Candidate, candidates
+from lvlm_prune.errors import UnknownMethodError
+from lvlm_prune.layers.registry import LAYER_METHODS
+from lvlm_prune.listings_inside import layers_table, reweighters_table
 from lvlm_prune.methods import METHODS, Method, method_named
+from lvlm_prune.reweight.registry import REWEIGHTERS
+from lvlm_prune.tables import aligned
 
-METHOD_HEADER = ("method", "reads", "stage", "runs on")
+METHOD_HEADER = ("method=", "reads", "stage", "runs on")
 MODEL_HEADER = (
     "model type",
     "attention",
@@ -46,12 +51,28 @@ shapes of the features at the first image. Encoder-decoder variants are refused.
 
 
 def methods_table(name: str | None = None) -> str:
-    """The methods, or one of them, with what they read, where they run, options and source.
+    """The methods before and inside the LLM, or those of one name.
 
     Raises:
         UnknownMethodError: no such method.
     """
-    chosen = METHODS if name is None else {name: method_named(name)}
+    if name is None:
+        return "\n\n".join([boundary_table(METHODS), layers_table(), reweighters_table()])
+    parts = []
+    if name in METHODS:
+        parts.append(boundary_table({name: method_named(name)}))
+    if name in LAYER_METHODS:
+        parts.append(layers_table([name]))
+    if name in REWEIGHTERS:
+        parts.append(reweighters_table([name]))
+    if not parts:
+        known = ", ".join(dict.fromkeys([*METHODS, *LAYER_METHODS, *REWEIGHTERS]))
+        raise UnknownMethodError(f"unknown method {name!r}; known: {known}")
+    return "\n\n".join(parts)
+
+
+def boundary_table(chosen: Mapping[str, Method]) -> str:
+    """Methods before the LLM: what they read, where they run, options and source."""
     rows = [(key, signals_read(one), stage(one), runs_on(one)) for key, one in chosen.items()]
     header, *lines = aligned([METHOD_HEADER, *rows])
     text = [header]
@@ -113,9 +134,3 @@ def _how(one: Candidate, family_types: set[str]) -> str:
     if one.model_type in family_types:
         return "family"
     return "features" if one.reason is None else f"- ({one.reason})"
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines with columns of equal width."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

@@ -1,6 +1,6 @@
 """The `run` command: one question, once with all visual tokens and once with the kept ones.
 
-In: an image file, a question and a budget. Out: on the screen both answers with tokens and times,
+In: an image file, a question and a config. Out: on the screen both answers with tokens and times,
 and a picture of what was kept. Both answers come from `model.generate`, the pruned one through
 `attach`, as a script would get it.
 """
@@ -23,6 +23,7 @@ from lvlm_prune.eval.pictures import save_png
 from lvlm_prune.eval.prefill import StageTimes, medians, time_stages
 from lvlm_prune.eval.workers import divided_threads
 from lvlm_prune.images import load_image
+from lvlm_prune.inside import inside, wanted_marks
 from lvlm_prune.loading import Loaded, load
 from lvlm_prune.overlay import draw_kept_views, draw_score_views, draw_views
 from lvlm_prune.stage import Choice
@@ -37,11 +38,11 @@ class Shown:
     """One of the two answers.
 
     Args:
-        name: `unpruned`, or the method.
+        name: `unpruned`, or what was done.
         text: the answer.
         yes_no: probability that the first token says yes, and no; None where the words are not
             single tokens.
-        tokens: visual tokens that reached the LLM.
+        tokens: visual tokens that entered the LLM.
         times: medians in ms.
     """
 
@@ -56,11 +57,7 @@ def show_run(
     image: Path,
     question: str,
     model: str | None,
-    method: str,
-    keep: int | float,
-    sinks: str,
-    per: str,
-    order: str,
+    config: PruneConfig,
     plant: bool,
     max_new_tokens: int,
     save: Path,
@@ -72,11 +69,7 @@ def show_run(
         image: image file.
         question: question about it.
         model: folder, hub name or name of a bundled model; None is the bundled LLaVA.
-        method: pruning method.
-        keep: budget.
-        sinks: ViT sink policy.
-        per: what the budget counts, `image` or `tile`.
-        order: `raster` or `sinks_first`.
+        config: what to prune and reweight.
         plant: plant ViT sinks in the bundled LLaVA first.
         max_new_tokens: longest answer.
         save: PNG file to write.
@@ -86,12 +79,12 @@ def show_run(
         ImageFileError: the image cannot be read.
         ValueError: a setting that does not fit, or a picture file that is no .png.
     """
-    config = PruneConfig(method=method, keep=keep, sinks=sinks, per=per, order=order)
     picture = load_image(image)
     if save.suffix.lower() != ".png":
         raise ValueError(f"--save must name a .png file, got {str(save)!r}")
     loaded = load(model, device, plant)
-    stages = [BoundaryStage(loaded.model, each) for each in (UNPRUNED, config)]
+    configs = (UNPRUNED, config)
+    stages = [BoundaryStage(loaded.model, each, None, wanted_marks(each)) for each in configs]
     inputs = loaded.inputs([picture], [question])
     with divided_threads(loaded.model.device):
         threads = torch.get_num_threads()
@@ -99,14 +92,16 @@ def show_run(
     full = answer(loaded, inputs, max_new_tokens)
     with attach(loaded.model, config) as handle:
         pruned = answer(loaded, inputs, max_new_tokens)
-        report = handle.report
-    shown = (
-        Shown("unpruned", *full, report.tokens_before, times[0]),
-        Shown(method, *pruned, report.tokens_after, times[1]),
-    )
-    typer.echo(table(loaded, question, shown, threads))
+        layers = None if handle.layers is None else handle.layers.report
     with torch.inference_mode():
         choice = whole(stages[1].select(stages[1].encode(inputs)))
+    shown = (
+        Shown("unpruned", *full, choice.total, times[0]),
+        Shown(short_label(config), *pruned, len(choice.kept), times[1]),
+    )
+    typer.echo(table(loaded, question, shown, threads))
+    if layers is not None:
+        typer.echo(str(layers))
     drawn = figure(loaded, picture, question, inputs, shown, choice)
     if drawn is None:
         typer.echo("no picture: this model's visual tokens form no grid that is known")
@@ -119,8 +114,24 @@ def measure(
     model: Any, stages: Sequence[BoundaryStage], inputs: dict[str, Tensor]
 ) -> list[StageTimes]:
     """Medians of each stage over interleaved rounds, after one round that warms up."""
-    rounds = [[time_stages(model, stage, inputs) for stage in stages] for _ in range(ROUNDS + 1)]
+    rounds = []
+    for _ in range(ROUNDS + 1):
+        times = []
+        for stage in stages:
+            with inside(model, stage.config):
+                times.append(time_stages(model, stage, inputs))
+        rounds.append(times)
     return [medians(times) for times in zip(*rounds[1:], strict=True)]
+
+
+def short_label(config: PruneConfig) -> str:
+    """What a config does, in few words."""
+    parts = [config.method] if config.prunes_before_llm else []
+    if config.layers is not None:
+        parts.append(config.layers.method)
+    if config.reweight is not None:
+        parts.append(config.reweight.label())
+    return " + ".join(parts)
 
 
 @torch.inference_mode()

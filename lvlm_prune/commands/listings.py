@@ -8,16 +8,19 @@ import typer
 def methods(
     name: Annotated[str | None, typer.Argument(help="Only this method.")] = None,
 ) -> None:
-    """List the pruning methods: what they read, where they run, options and papers.
+    """List the methods before and inside the LLM: what they read, options, papers.
 
     \b
-    Any of these is a value of --method, and of `method` in Python:
+    Names are values of --method, --layers and --reweight, and of the same words in Python:
       attach(model, method="divprune", keep=64)
       attach(model, method="visionzip", keep=64, options={"merge": "mean"})
+      attach(model, layers="fastv")
+      attach(model, method="cls", keep=64, reweight="pai")
     \b
     Examples:
       lvlm-prune methods
       lvlm-prune methods visionzip
+      lvlm-prune methods pyramiddrop
     """
     from lvlm_prune.listings import methods_table
 

@@ -34,6 +34,17 @@ PerOption = Annotated[str, typer.Option(help="What a budget counts: an image, or
 PlantOption = Annotated[
     bool, typer.Option(help="Plant ViT sinks in the bundled LLaVA first (a demonstration).")
 ]
+LayersOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Drop tokens inside the LLM: METHOD, or METHOD@LAYER:KEEP,LAYER:KEEP such as "
+        "fastv@2:0.5 (share or number of the tokens that entered)."
+    ),
+]
+ReweightOption = Annotated[
+    str | None,
+    typer.Option(help="Reweight the LLM's attention: METHOD or METHOD:PRESET, such as var."),
+]
 OrderOption = Annotated[str, typer.Option(help="Order of the kept tokens: raster, or sinks_first.")]
 
 

@@ -7,10 +7,12 @@ import typer
 
 from lvlm_prune.commands.options import (
     DeviceOption,
+    LayersOption,
     ModelOption,
     OrderOption,
     PerOption,
     PlantOption,
+    ReweightOption,
     SinksOption,
 )
 
@@ -19,10 +21,19 @@ def run(
     image: Annotated[Path, typer.Argument(help="Image file (PNG, JPEG, WebP, BMP or GIF).")],
     question: Annotated[str, typer.Argument(help="Question about the image.")],
     model: ModelOption = None,
-    method: Annotated[str, typer.Option(help="See `lvlm-prune methods`.")] = "visionzip",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="See `lvlm-prune methods`; visionzip, or none where only layers or a reweighting "
+            "are named."
+        ),
+    ] = None,
     keep: Annotated[
-        str, typer.Option(help="Tokens per image (64) or share of them (0.25 or 25%).")
-    ] = "0.25",
+        str | None,
+        typer.Option(help="Tokens per image (64) or share of them (0.25 or 25%); 0.25 if none."),
+    ] = None,
+    layers: LayersOption = None,
+    reweight: ReweightOption = None,
     sinks: SinksOption = "ignore",
     per: PerOption = "image",
     order: OrderOption = "raster",
@@ -42,20 +53,27 @@ def run(
     Examples:
       lvlm-prune run photo.jpg "Is there a cat in the image?"
       lvlm-prune run photo.jpg "Is there a cat in the image?" --method cls --keep 12
+      lvlm-prune run photo.jpg "Is there a cat in the image?" --layers fastv@2:0.25
+      lvlm-prune run photo.jpg "Is there a cat in the image?" --keep 49 --reweight pai
       lvlm-prune run photo.jpg "Describe this image." --model llava-hf/llava-1.5-7b-hf --keep 64
     """
     from lvlm_prune.budget import parse_keep
+    from lvlm_prune.config import PruneConfig
+    from lvlm_prune.layers.schedule import parse_layers
     from lvlm_prune.show import show_run
 
+    settings = {
+        "method": method,
+        "keep": None if keep is None else parse_keep(keep),
+        "layers": None if layers is None else parse_layers(layers),
+        "reweight": reweight,
+    }
+    named = {name: value for name, value in settings.items() if value is not None}
     show_run(
         image=image,
         question=question,
         model=model,
-        method=method,
-        keep=parse_keep(keep),
-        sinks=sinks,
-        per=per,
-        order=order,
+        config=PruneConfig.from_dict({**named, "sinks": sinks, "per": per, "order": order}),
         plant=plant_sinks,
         max_new_tokens=max_new_tokens,
         save=save,
