@@ -40,8 +40,18 @@ def dropped_columns(visual: Tensor, kept: dict[int, list[Tensor]]) -> Dropped:
     return found
 
 
-def visible(mask: Tensor, drop: Tensor | None, past: int, rows: int) -> Tensor:
-    """Which keys each row sees, `[B, rows, past + rows]`; every row sees itself."""
+def visible(
+    mask: Tensor, drop: Tensor | None, past: int, rows: int, unseen: Tensor | None = None
+) -> Tensor:
+    """Which keys each row sees, `[B, rows, past + rows]`; every row sees itself.
+
+    Args:
+        mask: `[B, S]`.
+        drop: `[B, C]`, columns that no row sees.
+        past: cached columns.
+        rows: new ones.
+        unseen: `[B, C]`, columns that only rows among themselves see.
+    """
     total = past + rows
     seen = mask[:, :total] != 0
     if drop is not None:
@@ -51,12 +61,25 @@ def visible(mask: Tensor, drop: Tensor | None, past: int, rows: int) -> Tensor:
     places = torch.arange(total)
     causal = places <= (torch.arange(rows) + past)[:, None]
     itself = places == (torch.arange(rows) + past)[:, None]
-    return (seen[:, None] & causal) | itself
+    seen = seen[:, None] & causal
+    if unseen is not None:
+        keys = torch.zeros_like(seen[:, 0])
+        keys[:, : unseen.shape[1]] = unseen[:, :total]
+        seen &= ~keys[:, None] | keys[:, past:, None]
+    return seen | itself
 
 
 @contextmanager
-def hiding(model, dropped: Dropped) -> Iterator[None]:
-    """Hide columns of every pass of a stock model, each from its layer on."""
+def hiding(
+    model, dropped: Dropped, blind: tuple[int, ...] = (), visual: Tensor | None = None, merged=None
+) -> Iterator[None]:
+    """Hide columns of every pass of a stock model, each from its layer on.
+
+    Args:
+        dropped: for each stage.
+        blind: layers at which text does not see `visual` columns, `[B, C]`.
+        merged: for a layer, states `[n, D]` and where they are written before it, `[n, 2]`.
+    """
     decoder = model.get_decoder()
     names = list(inspect.signature(type(model.base_model).forward).parameters)[1:]
     given = {}
@@ -67,7 +90,7 @@ def hiding(model, dropped: Dropped) -> Iterator[None]:
 
     def before_layer(number):
         def hook(module, args, kwargs):
-            hidden = args[0] if args else kwargs["hidden_states"]
+            hidden = args[0] if args else kwargs.pop("hidden_states")
             cache = kwargs.get("past_key_values")
             past = 0 if cache is None else cache.get_seq_length(number)
             mask = given["mask"]
@@ -75,11 +98,16 @@ def hiding(model, dropped: Dropped) -> Iterator[None]:
                 mask = torch.ones(len(hidden), past + hidden.shape[1])
             stages = [layer for layer in dropped if layer <= number]
             drop = dropped[max(stages)] if stages else None
-            seen = visible(mask, drop, past, hidden.shape[1])[:, None]
+            unseen = visual if number in blind else None
+            seen = visible(mask, drop, past, hidden.shape[1], unseen)[:, None]
             if model.config.get_text_config()._attn_implementation == "eager":
                 least = torch.finfo(hidden.dtype).min
                 seen = torch.zeros(seen.shape, dtype=hidden.dtype).masked_fill(~seen, least)
-            return args, {**kwargs, "attention_mask": seen}
+            if number in (merged or {}) and not past:
+                states, places = merged[number]
+                hidden = hidden.clone()
+                hidden[places[:, 0], places[:, 1]] = states
+            return (hidden,), {**kwargs, "attention_mask": seen}
 
         return hook
 
@@ -109,16 +137,17 @@ def continued(model, inputs: dict, tokens: Tensor) -> dict:
 
 
 @torch.no_grad()
-def hidden_logits(model, inputs: dict, tokens: Tensor, dropped: Dropped) -> Tensor:
+def hidden_logits(model, inputs: dict, tokens: Tensor, dropped: Dropped, **rest) -> Tensor:
     """Logits for the place of each new token, from one whole pass without a cache.
 
     Args:
         tokens: `[B, n]` that follow the prompts.
+        **rest: of `hiding`.
 
     Returns:
         `[B, n, V]`; causality makes them those of a prefill and n - 1 decode steps.
     """
-    with hiding(model, dropped):
+    with hiding(model, dropped, **rest):
         logits = model(**continued(model, inputs, tokens), use_cache=False).logits
     return logits[:, inputs["input_ids"].shape[1] - 1 : -1]
 
