@@ -25,6 +25,13 @@ def test_every_package_is_declared():
     assert found == set(SETUPTOOLS["packages"])
 
 
+def test_every_data_file_is_declared():
+    """Whatever stands beside the modules and is none."""
+    files = {path.name for path in (ROOT / "lvlm_prune").iterdir() if path.is_file()}
+    data = {name for name in files if not name.endswith(".py")}
+    assert data == set(SETUPTOOLS["package-data"]["lvlm_prune"])
+
+
 def test_importing_the_package_loads_no_framework():
     program = (
         "import sys, lvlm_prune, lvlm_prune.cli;"
