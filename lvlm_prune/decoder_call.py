@@ -6,7 +6,8 @@ a pass (which columns are visual, which keys each layer holds, marks and sinks o
 kept on the cache object, so that two conversations cannot mix. Knows nothing about methods.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,13 +65,17 @@ class DecoderMemory:
                 f"the cache was filled with {rows} prompt(s) and now serves {batch}; start with a "
                 "new cache"
             )
-        times = batch // rows
+        each = torch.arange(rows, device=self.visual.device)
+        return self.rows(each.repeat_interleave(batch // rows))
+
+    def rows(self, index: Tensor) -> "DecoderMemory":
+        """The memory of some of the prompts, in the order of `[n]` indices."""
         return DecoderMemory(
-            self.visual.repeat_interleave(times, 0),
-            self.real.repeat_interleave(times, 0),
-            [None if keys is None else keys.repeat_interleave(times, 0) for keys in self.keys],
-            {name: mark.repeat_interleave(times, 0) for name, mark in self.marks.items()},
-            {layer: sinks.repeat_interleave(times, 0) for layer, sinks in self.sinks.items()},
+            self.visual[index],
+            self.real[index],
+            [None if keys is None else keys[index] for keys in self.keys],
+            {name: mark[index] for name, mark in self.marks.items()},
+            {layer: sinks[index] for layer, sinks in self.sinks.items()},
         )
 
 
@@ -123,6 +128,30 @@ def _padded(values: Tensor, count: int) -> Tensor:
     return torch.cat([values, values.new_zeros(values.shape[0], count)], 1)
 
 
+def follow_beams(cache: Any) -> None:
+    """Let what a cache remembers change places with its rows, until `unfollow_beams`."""
+    cache.reorder_cache = _Reordering(cache)
+
+
+def unfollow_beams(cache: Any) -> None:
+    """Give a cache its own `reorder_cache` back."""
+    cache.__dict__.pop("reorder_cache", None)
+
+
+class _Reordering:
+    """Stands in for `cache.reorder_cache`."""
+
+    def __init__(self, cache: Any) -> None:
+        self.cache = cache
+
+    def __call__(self, beam_idx: Tensor) -> None:
+        """Reorder the cache's rows and the memory's."""
+        type(self.cache).reorder_cache(self.cache, beam_idx)
+        memory: DecoderMemory | None = getattr(self.cache, _MEMORY, None)
+        if memory is not None:
+            setattr(self.cache, _MEMORY, memory.rows(beam_idx.to(memory.visual.device)))
+
+
 @dataclass
 class DecoderCall:
     """One pass of the LLM.
@@ -135,6 +164,8 @@ class DecoderCall:
         behind: `[B, L]` bool, new text behind the last image of its prompt.
         ends: `[B]` place of each prompt's last real new column; -1 where the prompt goes on in
             another pass.
+        answer: place of the first new column that is an answer's, L if none is. Unless a prompt was
+            announced, one new column behind a cache is an answer's, any others are a prompt's.
         own: for each layer the new columns `[B, T]` it has, 0..L-1 and -1 for padding, or None for
             all of them.
         scratch: what stages and reweighting keep during the pass.
@@ -146,6 +177,7 @@ class DecoderCall:
     memory: DecoderMemory
     behind: Tensor
     ends: Tensor
+    answer: int
     own: list[Tensor | None]
     scratch: dict[Any, Any] = field(default_factory=dict)
 
@@ -174,16 +206,22 @@ class DecoderCall:
             values = values.gather(1, keys.clamp(min=0)).masked_fill(keys < 0, 0)
         return _padded(values, count - values.shape[1]) if values.shape[1] < count else values
 
-    def from_keys(self, layer: int, values: Tensor) -> Tensor:
-        """Bring numbers of a layer's keys, `[B, n]`, to all columns, `[B, S]`; 0 elsewhere."""
-        total = self.memory.length
+    def note(self, layer: int, name: str, values: Tensor) -> None:
+        """Keep numbers of a layer's first n keys, `[B, n]`, as a mark; others stay as they were."""
+        old = self.memory.marks.get(name)
+        if old is None:
+            old = torch.zeros(self.memory.visual.shape, device=values.device)
         keys = self.memory.keys[layer]
         if keys is None:
-            return values[:, :total]
+            count = min(values.shape[1], old.shape[1])
+            self.memory.marks[name] = torch.cat([values[:, :count].to(old), old[:, count:]], 1)
+            return
         # Padding is written to an extra column that is cut off.
-        places = keys.masked_fill(keys < 0, total)
-        full = values.new_zeros(values.shape[0], total + 1)
-        return full.scatter(1, places, values[:, : keys.shape[1]])[:, :total]
+        keys = keys[:, : values.shape[1]]
+        places = keys.masked_fill(keys < 0, old.shape[1])
+        full = torch.cat([old, old.new_zeros(old.shape[0], 1)], 1)
+        full = full.scatter(1, places, values[:, : keys.shape[1]].to(old))
+        self.memory.marks[name] = full[:, :-1]
 
     def remember(self) -> None:
         """Leave the memory on the cache."""
@@ -225,8 +263,46 @@ def marked(memory: DecoderMemory, past: int) -> DecoderMemory:
     return memory
 
 
-# The prompt that `generate` is cut into chunks of: `[B, L]` bool, its visual tokens.
+# The prompt that `generate` answers: `[B, P]` bool, its visual tokens, those of the cache included.
 whole_prompt: ContextVar[Tensor | None] = ContextVar("lvlm_prune_whole_prompt", default=None)
+
+
+@contextmanager
+def announced_prompt(visual: Tensor | None) -> Iterator[None]:
+    """Say where the prompt of the coming passes ends; the innermost announcement counts.
+
+    Args:
+        visual: `[B, P]` bool, visual tokens among the columns of the whole prompt, those that the
+            cache holds included; None where nothing is known. See `whole_conversation`.
+    """
+    token = whole_prompt.set(visual)
+    try:
+        yield
+    finally:
+        whole_prompt.reset(token)
+
+
+def whole_conversation(
+    arguments: Mapping[str, Any], placeholders: set[int], depth: int
+) -> Tensor | None:
+    """What `generate` is about to answer, `[B, P]` bool, or None for a call without token ids.
+
+    Args:
+        arguments: of `generate`, by name; `input_ids` may repeat the cached columns.
+        placeholders: ids of placeholder tokens.
+        depth: decoder layers.
+    """
+    ids, mask = arguments.get("input_ids"), arguments.get("attention_mask")
+    if not isinstance(ids, Tensor) or ids.dim() != 2:
+        return None
+    past = memory_of(arguments.get("past_key_values"), ids.shape[0], depth, ids.device).visual
+    # As transformers does: without a mask the ids are the whole conversation.
+    if mask is None or mask.shape[-1] == ids.shape[1]:
+        ids = ids[:, past.shape[1] :]
+    visual = torch.zeros_like(ids, dtype=torch.bool)
+    for token_id in placeholders:
+        visual |= ids == token_id
+    return torch.cat([past, visual], 1)
 
 
 def text_behind_images(visual: Tensor, real: Tensor, past: int, whole: Tensor | None) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from lvlm_prune.announcer import PromptAnnouncer
 from lvlm_prune.decoder import Decoder
 from lvlm_prune.decoder_call import (
     DecoderCall,
@@ -24,6 +25,7 @@ from lvlm_prune.decoder_call import (
     text_behind_images,
     whole_prompt,
 )
+from lvlm_prune.generate_chain import unwrap_generate, wrap_stock_generate
 from lvlm_prune.tap import AttentionCall, handling, install_tap, remove_tap
 
 _ATTRIBUTE = "_lvlm_prune_decoder_hooks"
@@ -40,7 +42,7 @@ class DecoderUser(Protocol):
         """A decoder layer is about to run; its keyword arguments may be changed in place."""
 
     def attention(self, call: DecoderCall, layer: int, attention: AttentionCall) -> Output | None:
-        """An attention module has its query, key and value; the output, or None for the kernel's."""
+        """An attention module has query, key and value; its output, or None for the kernel's."""
 
     def before_norm(self, call: DecoderCall, hidden: Tensor) -> Tensor:
         """The states after the last layer, `[B, T, D]`; returns what the final norm gets."""
@@ -87,6 +89,8 @@ class DecoderHooks:
             self._handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
         for number in decoder.attends():
             install_tap(self._attention(number))
+        self._announcer = PromptAnnouncer(decoder)
+        wrap_stock_generate(decoder.model, self._announcer)
 
     def _attention(self, layer: int) -> nn.Module:
         """The attention module of a layer that attends."""
@@ -97,6 +101,7 @@ class DecoderHooks:
 
     def remove(self) -> None:
         """Undo everything."""
+        unwrap_generate(self.decoder.model, self._announcer)
         for handle in self._handles:
             handle.remove()
         for number in self.decoder.attends():
@@ -154,7 +159,8 @@ class DecoderHooks:
         if whole is not None:
             ends = torch.full_like(ends, -1)
         nothing: list[Tensor | None] = [None] * self.decoder.depth
-        return DecoderCall(cache, past, length, memory, behind, ends, nothing)
+        answer = _answer(past, length)
+        return DecoderCall(cache, past, length, memory, behind, ends, answer, nothing)
 
     def _brings_features(self, arguments: dict[str, Any]) -> bool:
         """Whether a pass has features for its placeholders; guessed tokens may look like some."""
@@ -239,6 +245,14 @@ def _whole(columns: int, batch: int) -> Tensor | None:
     if whole is None or whole.shape[1] <= columns:
         return None
     return whole.repeat_interleave(batch // whole.shape[0], 0)
+
+
+def _answer(past: int, length: int) -> int:
+    """How many of the new columns are a prompt's."""
+    whole = whole_prompt.get()
+    if whole is None:
+        return 0 if length == 1 and past else length
+    return min(max(whole.shape[1] - past, 0), length)
 
 
 def join(model: Any, user: DecoderUser, first: bool = False) -> DecoderHooks:

@@ -108,6 +108,20 @@ class Finish(Protocol):
 
 
 @dataclass(frozen=True)
+class Contrast:
+    """A second answer to the same question, whose logits the real ones are contrasted with.
+
+    Args:
+        combine: next-token logits `[B, V]` of the real answer and of the other one, to the new
+            ones, `[B, V]`; -inf stays -inf.
+        noised: makes the pixels of the other one, an image at a time; None where it has no image.
+    """
+
+    combine: Callable[[Tensor, Tensor], Tensor]
+    noised: Callable[[Tensor], Tensor] | None = None
+
+
+@dataclass(frozen=True)
 class Reweighter:
     """A method and everything the rest of the project may know about it.
 
@@ -132,6 +146,9 @@ class Reweighter:
             for none.
         finish: turns the marks of the pre-run into those of the real answer, if it does.
         check: raises ValueError or TypeError for values of options that make no sense.
+        contrast: what `generate` contrasts the logits with, given the options; None for nothing.
+        sequential: whether a decode row reads what earlier ones noted in all layers, so that each
+            new token needs a pass of its own.
     """
 
     name: str
@@ -152,6 +169,8 @@ class Reweighter:
     pre_run: Callable[[Mapping[str, Any]], int] | None = None
     finish: Finish | None = None
     check: Callable[[Mapping[str, Any]], None] | None = None
+    contrast: Callable[[Mapping[str, Any]], Contrast | None] | None = None
+    sequential: bool = False
 
     def complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Merge options with the defaults; unknown names and wrong values are errors."""

@@ -4,8 +4,10 @@ While it is attached, a chosen layer's attention is split by rows: those up to t
 image stay in the layer's own kernel, text rows behind it and decode rows are computed explicitly
 and handed to the method. Which keys are visual, which are sinks, and what a method has noted are
 kept on the KV cache, so beams, turns and conversations do not mix. Prompts without an image are
-untouched. Without a cache only the rows of each pass are known: a method that edits the last row
-then edits that row alone.
+untouched. Around `generate` the wrapper of `generation` says where the prompt ends, so that every
+row of the answer is edited whatever the passes are. In a hand-written loop a pass of one token
+behind a cache is taken for the answer's, any other one for a prompt's: without a cache a method
+that edits the last row then edits that row alone, and a method with a pre-run edits nothing.
 """
 
 from dataclasses import dataclass, field
@@ -19,16 +21,15 @@ from lvlm_prune.decoder import Decoder
 from lvlm_prune.decoder_call import DecoderCall
 from lvlm_prune.decoder_hooks import DecoderHooks, Output, join, leave
 from lvlm_prune.errors import AlreadyAttachedError, UnsupportedModelError
+from lvlm_prune.generate_chain import unwrap_generate, wrap_generate
 from lvlm_prune.llm_sinks import SinkRule, check_dims
 from lvlm_prune.reweight.config import ReweightConfig
 from lvlm_prune.reweight.contract import AttentionRows
+from lvlm_prune.reweight.generation import ReweightedGenerate
+from lvlm_prune.reweight.layer_rows import LayerRows
 from lvlm_prune.reweight.registry import reweighter_named
-from lvlm_prune.reweight.rows import (
-    explicit_logits,
-    kernel_rows,
-    repeated_values,
-    weighted_values,
-)
+from lvlm_prune.reweight.rows import kernel_rows, weighted_values
+from lvlm_prune.reweight.run import ALONE, OBSERVE, current_run
 from lvlm_prune.tap import AttentionCall
 
 _ATTRIBUTE = "_lvlm_prune_reweight"
@@ -39,18 +40,18 @@ class ReweightPass:
     """What a reweighting keeps during one pass.
 
     Args:
-        seen: `[B]` bool, prompts with a visual token so far.
-        any_seen: whether there is one.
-        decoding: whether the pass is one new token behind a cache.
-        finished: `[B]` bool, prompts whose answer has ended, in a pre-run; None outside of one.
-        rows: for each segment of layers, the rows that may change and the first of them.
+        active: whether there is anything to look at.
+        observing: whether this is a first answer, which is observed and not edited.
+        seen: `[B]` bool, prompts with a visual token so far, whose answer has not ended.
+        ends: `[B]` place of each prompt's last column, -1 where it is in another pass.
+        rows: for each segment of layers, the rows that may change.
     """
 
+    active: bool
+    observing: bool
     seen: Tensor
-    any_seen: bool
-    decoding: bool
-    finished: Tensor | None = None
-    rows: dict[Any, tuple[Tensor, int | None]] = field(default_factory=dict)
+    ends: Tensor
+    rows: dict[Any, Tensor] = field(default_factory=dict)
 
 
 class Reweighting:
@@ -90,7 +91,12 @@ class Reweighting:
         self.edited = attends & set(self.method.layers(self.options, decoder.depth))
         observed = self.method.observed(self.options, decoder.depth) if self.method.observed else ()
         self.observed = attends & set(observed)
+        self.tokens = self.method.pre_run(self.options) if self.method.pre_run else 0
+        self.contrast = self.method.contrast(self.options) if self.method.contrast else None
+        self.placeholders = decoder.placeholders
         self._hooks: DecoderHooks = join(model, self)
+        self._generate = ReweightedGenerate(self)
+        wrap_generate(model, self._generate)
         model.__dict__[_ATTRIBUTE] = self
 
     def detach(self) -> None:
@@ -98,6 +104,7 @@ class Reweighting:
         if self.model.__dict__.get(_ATTRIBUTE) is not self:
             return
         del self.model.__dict__[_ATTRIBUTE]
+        unwrap_generate(self.model, self._generate)
         leave(self.model, self)
 
     def __enter__(self) -> "Reweighting":
@@ -114,20 +121,32 @@ class Reweighting:
         self.detach()
 
     def begin(self, call: DecoderCall) -> None:
-        """See whether there is anything to change."""
+        """See whether there is anything to look at."""
+        run = current_run(self)
+        if run is not None:
+            run.begin(call)
         seen = call.memory.visual.any(dim=1)
-        decoding = call.length == 1 and call.past > 0
-        call.scratch[self] = ReweightPass(seen, bool(seen.any()), decoding)
+        active = (run is None or run.purpose != ALONE) and bool(seen.any())
+        if run is not None and run.ended is not None:
+            seen = seen & ~run.ended
+        places = torch.arange(call.length, device=seen.device)
+        asked = call.real & (places < call.answer)
+        ends = torch.where(asked, places, -1).max(dim=1).values
+        ends = torch.where(call.ends < 0, -1, ends)
+        observing = run is not None and run.purpose == OBSERVE
+        call.scratch[self] = ReweightPass(active, observing, seen, ends)
+        if active and call.answer:
+            self._check_marks(call)
 
     def before_layer(self, call: DecoderCall, layer: int, arguments: dict[str, Any]) -> None:
-        """Find the LLM sinks among a layer's new columns."""
+        """Find the LLM sinks among a layer's new columns; those of an answer are none."""
         wanted = self.method.sinks and layer in self.edited | self.observed
-        if not wanted or call.length < 2 or not call.scratch[self].any_seen:
+        if not wanted or not call.answer or not call.scratch[self].active:
             return
         own = call.rows(layer)
         places = own.clamp(min=0)
         visual = call.visual.gather(1, places)
-        real = call.real.gather(1, places) & (own >= 0)
+        real = call.real.gather(1, places) & (own >= 0) & (own < call.answer)
         marked = self.sink_rule.marks(arguments["hidden_states"].detach(), visual, real, layer)
         # Padding is written to an extra column that is cut off.
         new = torch.zeros_like(torch.cat([call.visual, call.visual[:, :1]], 1))
@@ -136,94 +155,78 @@ class Reweighting:
         call.memory.sinks[layer] = torch.cat([old[:, : call.past], new], 1)
 
     def attention(self, call: DecoderCall, layer: int, attention: AttentionCall) -> Output | None:
-        """Split a layer's rows."""
+        """Split a layer's rows: the kernel's, those of the prompt's text, each of the answer's."""
         state: ReweightPass = call.scratch[self]
-        edits = layer in self.edited and (self.method.prefill or state.decoding)
-        observes = layer in self.observed and not state.decoding
-        if not state.any_seen or not (edits or observes):
+        edits = layer in self.edited and not state.observing
+        observes = layer in self.observed and state.observing == bool(self.tokens)
+        if not state.active or not (edits or observes):
             return None
-        _check_kernel(attention)
-        last = self.method.rows == "last" and not observes
-        changed, start = self._rows(call, layer, state, last)
-        if start is None:
-            return None
-        past = call.memory.length - call.length
-        keys = call.memory.keys[layer]
-        if keys is not None:
-            past = keys.shape[1] - attention.query.shape[2]
-        rows = self._explicit(call, layer, attention, changed, start, past)
-        if observes and self.method.observe is not None:
+        rows = LayerRows.of(call, layer, attention)
+        if observes:
             with torch.no_grad():
-                self._note(call, layer, self.method.observe(rows, **self.options))
-        if not edits:
-            return None
-        if observes and self.method.rows == "last":
-            changed, start = self._rows(call, layer, state, True)
-            if start is None:
-                return None
-            rows = self._explicit(call, layer, attention, changed, start, past)
-        edited = self.method.edit(rows, **self.options)
-        self._note(call, layer, edited.marks)
-        stays = ~rows.edited[:, None, :, None]
-        weights = torch.where(stays, rows.weights, edited.weights)
-        output = weighted_values(weights, attention.value)
-        if edited.heads is not None:
-            factors = edited.heads.masked_fill(stays[..., 0], 1)
-            output = output * factors.transpose(1, 2)[..., None].to(output)
-        before = kernel_rows(attention, start, past)
-        return output if before is None else torch.cat([before, output], 1), None
+                self._observe(rows, state)
+        return self._edited(rows, state) if edits else None
 
     def before_norm(self, call: DecoderCall, hidden: Tensor) -> Tensor:
         """The last states are not touched."""
         return hidden
 
-    def _explicit(
-        self,
-        call: DecoderCall,
-        layer: int,
-        attention: AttentionCall,
-        changed: Tensor,
-        start: int,
-        past: int,
-    ) -> AttentionRows:
-        """What a method sees of a layer."""
-        count = attention.key.shape[2]
-        memory = call.memory
-        sinks = memory.sinks.get(layer) if self.method.sinks else None
-        value = attention.value
-        if self.method.values:
-            value = repeated_values(value, attention.query.shape[1])
-        return AttentionRows(
-            logits=explicit_logits(attention, start, past),
-            value=value,
-            visual=call.at_keys(layer, memory.visual, count),
-            layer=layer,
-            depth=self.depth,
-            decoding=call.scratch[self].decoding,
-            edited=changed[:, start:],
-            sinks=None if sinks is None else call.at_keys(layer, sinks, count),
-            marks={name: call.at_keys(layer, mark, count) for name, mark in memory.marks.items()},
-        )
+    def _observe(self, layer: LayerRows, state: ReweightPass) -> None:
+        """Show a layer to the method: the prompt's text, or the rows of a first answer."""
+        if self.method.observe is None:
+            return
+        changed = self._changed(layer, state, "text")
+        for start, stop in layer.groups(changed):
+            if (start >= layer.answer) == state.observing:
+                rows = self._explicit(layer, changed, start, stop)
+                layer.note(self.method.observe(rows, **self.options))
 
-    def _note(self, call: DecoderCall, layer: int, marks: Any) -> None:
-        """Keep what a method has noted, by column."""
-        for name, values in marks.items():
-            call.memory.marks[name] = call.from_keys(layer, values)
+    def _edited(self, layer: LayerRows, state: ReweightPass) -> Output | None:
+        """The outputs of a layer with some rows edited, or None if none is."""
+        changed = self._changed(layer, state, self.method.rows)
+        groups = layer.groups(changed)
+        if not self.method.prefill:
+            groups = [group for group in groups if group[0] >= layer.answer]
+        if not groups:
+            return None
+        before = kernel_rows(layer.attention, groups[0][0], layer.past)
+        outputs = [] if before is None else [before]
+        for start, stop in groups:
+            rows = self._explicit(layer, changed, start, stop)
+            edited = self.method.edit(rows, **self.options)
+            layer.note(edited.marks)
+            stays = ~rows.edited[:, None, :, None]
+            weights = torch.where(stays, rows.weights, edited.weights)
+            output = weighted_values(weights, layer.attention.value[:, :, : weights.shape[-1]])
+            if edited.heads is not None:
+                factors = edited.heads.masked_fill(stays[..., 0], 1)
+                output = output * factors.transpose(1, 2)[..., None].to(output)
+            outputs.append(output)
+        return torch.cat(outputs, 1), None
 
-    def _rows(
-        self, call: DecoderCall, layer: int, state: ReweightPass, last: bool
-    ) -> tuple[Tensor, int | None]:
-        """The rows that may change, `[B, T]` bool, and the first of them, or None."""
-        key = (id(call.own[layer]), last)
+    def _explicit(self, layer: LayerRows, changed: Tensor, start: int, stop: int) -> AttentionRows:
+        """What the method sees of a group of rows."""
+        sinks, values = self.method.sinks, self.method.values
+        return layer.explicit(changed, start, stop, self.depth, sinks, values)
+
+    def _changed(self, layer: LayerRows, state: ReweightPass, which: str) -> Tensor:
+        """The rows of a layer that may change, found once a segment of layers."""
+        key = (id(layer.call.own[layer.layer]), which)
         if key not in state.rows:
-            own = call.rows(layer)
-            if last:
-                changed = (own == call.ends[:, None]) & (own >= 0) & state.seen[:, None]
-            else:
-                changed = call.behind.gather(1, own.clamp(min=0)) & (own >= 0)
-            places = changed.any(dim=0).nonzero()
-            state.rows[key] = changed, int(places[0]) if len(places) else None
+            state.rows[key] = layer.changed(which, state.seen, state.ends)
         return state.rows[key]
+
+    def _check_marks(self, call: DecoderCall) -> None:
+        """Refuse prompts without what the vision encoder should have said of them."""
+        # Where nothing was merged, no size is known.
+        wanted = set(self.method.encoder) - {"size"}
+        missing = sorted(wanted - set(call.memory.marks))
+        if missing:
+            raise ValueError(
+                f"reweight {self.method.name!r} needs {', '.join(missing)} tokens of the vision "
+                f"encoder, which nobody has marked; use attach(model, reweight="
+                f"{self.method.name!r})"
+            )
 
     def _check(self, decoder: Decoder) -> None:
         """Refuse what cannot be reweighted."""
@@ -242,13 +245,3 @@ class Reweighting:
             )
         if self.sink_rule.dims:
             check_dims(self.sink_rule.dims, decoder.config.hidden_size)
-
-
-def _check_kernel(attention: AttentionCall) -> None:
-    """Refuse attention that is more than a softmax over its keys."""
-    for name in ("softcap", "s_aux"):
-        if attention.settings.get(name) is not None:
-            raise UnsupportedModelError(
-                f"{type(attention.module).__name__} passes {name} to its attention, which explicit "
-                "rows do not follow; reweighting is not possible here"
-            )

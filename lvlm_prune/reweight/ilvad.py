@@ -222,4 +222,5 @@ METHOD = Reweighter(
     pre_run=pre_run,
     finish=finish,
     check=check,
+    sequential=True,
 )

@@ -30,6 +30,18 @@ def check_number(
         raise ValueError(f"{name}={value!r} is not allowed; pass {allowed}")
 
 
+def check_plausible(options: Mapping[str, Any]) -> None:
+    """Require `beta` of a contrast to be a share above 0, up to 1.
+
+    Raises:
+        TypeError: the value is no number.
+        ValueError: the value is outside of the range.
+    """
+    check_number(options, "beta", 0, 1)
+    if options["beta"] == 0:
+        raise ValueError("beta=0 is not allowed; pass a share above 0, up to 1")
+
+
 def check_whole(options: Mapping[str, Any], name: str, low: int = 0) -> None:
     """Require an int of at least `low`.
 

@@ -6,7 +6,7 @@ Adding one: write its file with one `Reweighter`, and add it to the tuple below.
 import difflib
 
 from lvlm_prune.errors import UnknownMethodError
-from lvlm_prune.reweight import gift, headguide, ilvad, pai, paint, restore, var, vhr
+from lvlm_prune.reweight import gift, headguide, ilvad, pai, paint, restore, var, vcd, vhr
 from lvlm_prune.reweight.contract import Reweighter
 
 REWEIGHTERS: dict[str, Reweighter] = {
@@ -20,6 +20,7 @@ REWEIGHTERS: dict[str, Reweighter] = {
         ilvad.METHOD,
         vhr.METHOD,
         restore.METHOD,
+        vcd.METHOD,
     )
 }
 

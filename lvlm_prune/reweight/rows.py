@@ -16,23 +16,27 @@ from torch import Tensor
 from lvlm_prune.tap import AttentionCall
 
 
-def explicit_logits(call: AttentionCall, start: int, past: int) -> Tensor:
-    """Attention logits of the last rows, masked.
+def explicit_logits(call: AttentionCall, start: int, stop: int, past: int) -> Tensor:
+    """Attention logits of some rows, masked.
 
     Args:
         call: query `[B, H, T, d]`, key `[B, Hk, S, d]`, and the mask in any form.
         start: first explicit row.
+        stop: the row behind the last explicit one.
         past: keys in front of the first row's own.
 
     Returns:
-        `[B, H, T - start, S]`; -inf where a row does not see a key. Rows that see nothing, which
-        are padding, see everything alike.
+        `[B, H, stop - start, S']`; -inf where a row does not see a key. Rows that see nothing,
+        which are padding, see everything alike. Keys behind the last explicit row are left out if
+        rows follow it.
     """
-    query = call.query[:, :, start:]
+    keys = past + stop if stop < call.query.shape[2] else call.key.shape[2]
+    query = call.query[:, :, start:stop]
     batch, heads, rows, width = query.shape
-    kv_heads, keys = call.key.shape[1:3]
+    kv_heads = call.key.shape[1]
     grouped = query.reshape(batch, kv_heads, heads // kv_heads * rows, width)
-    logits = (grouped @ call.key.transpose(-1, -2)).view(batch, heads, rows, keys)
+    logits = grouped @ call.key[:, :, :keys].transpose(-1, -2)
+    logits = logits.view(batch, heads, rows, keys)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) * call.scale
     seen = _seen(call.mask, start, past, rows, keys, query.device)
     if seen is None:
@@ -46,7 +50,7 @@ def _seen(
 ) -> Tensor | None:
     """Which keys the explicit rows see, broadcastable to `[B, H, R, S]`; None for all."""
     if mask is not None and mask.dim() == 4:
-        mask = mask[:, :, start:, :keys]
+        mask = mask[:, :, start : start + rows, :keys]
         return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
     own = torch.arange(start, start + rows, device=device)[:, None] + past
     if mask is None and rows == 1 and keys == start + past + 1:

@@ -1,0 +1,85 @@
+"""What a call of `generate` tells the reweighting that its passes meet.
+
+The wrapper of `generate` knows what a pass alone does not: that this is a first answer to be
+observed, a second branch to be left alone, or the real answer, which starts with the first one's
+marks. Runs live in a context variable, so that threads do not see each other's. Knows nothing about
+methods.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from lvlm_prune.decoder_call import DecoderCall, DecoderMemory, follow_beams, unfollow_beams
+
+ANSWER, OBSERVE, ALONE = "answer", "observe", "alone"
+
+
+@dataclass
+class Run:
+    """One call of the stock `generate`.
+
+    Args:
+        owner: the reweighting that it is for.
+        purpose: `answer`, `observe` (nothing is edited) or `alone` (nothing is looked at either).
+        marks: what the prompt's columns start with, `[B, P]` each.
+        beams: whether rows of the cache change places.
+        ended: `[B]` bool, prompts whose answer has ended; None for none.
+        memory: of the last pass.
+        prompt: columns of the prompt, once it has passed.
+        caches: those that are followed through beams.
+    """
+
+    owner: Any
+    purpose: str
+    marks: Mapping[str, Tensor] = field(default_factory=dict)
+    beams: bool = False
+    ended: Tensor | None = None
+    memory: DecoderMemory | None = None
+    prompt: int = 0
+    caches: list[Any] = field(default_factory=list)
+
+    def begin(self, call: DecoderCall) -> None:
+        """A pass of this call begins."""
+        self.memory = call.memory
+        if self.beams and call.cache is not None and call.cache not in self.caches:
+            follow_beams(call.cache)
+            self.caches.append(call.cache)
+        if not call.answer:
+            return
+        self.prompt = call.past + call.answer
+        batch, columns = call.memory.visual.shape
+        for name, values in self.marks.items():
+            start = values.repeat_interleave(batch // values.shape[0], 0)[:, :columns]
+            full = start.new_zeros(batch, columns)
+            full[:, : start.shape[1]] = start
+            call.memory.marks[name] = full
+
+    def end(self) -> None:
+        """The call is over."""
+        for cache in self.caches:
+            unfollow_beams(cache)
+
+
+_run: ContextVar[Run | None] = ContextVar("lvlm_prune_reweight_run", default=None)
+
+
+def current_run(owner: Any) -> Run | None:
+    """The call of `generate` that this thread is in, if it is for this reweighting."""
+    run = _run.get()
+    return run if run is not None and run.owner is owner else None
+
+
+@contextmanager
+def running(run: Run) -> Iterator[Run]:
+    """Passes inside the block belong to a call."""
+    token = _run.set(run)
+    try:
+        yield run
+    finally:
+        _run.reset(token)
+        run.end()
