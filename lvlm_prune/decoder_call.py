@@ -42,10 +42,22 @@ class DecoderMemory:
         return self.visual.shape[1]
 
     def cut(self, length: int) -> "DecoderMemory":
-        """Forget the newest columns, as a cache does that is cropped to `length`."""
+        """Forget the newest columns, as a cache does that is cropped to `length`.
+
+        Raises:
+            ValueError: a layer that lost tokens was cropped into its prompt.
+        """
         extra = self.length - length
         if extra <= 0:
             return self
+        for keys in {id(keys): keys for keys in self.keys if keys is not None}.values():
+            gone = keys[:, max(keys.shape[1] - extra, 0) :]
+            if gone.shape[1] < extra or bool(((gone >= 0) & (gone < length)).any()):
+                raise ValueError(
+                    f"the cache was cropped by {extra} columns, into a prompt whose visual tokens "
+                    "were dropped inside the LLM: its layers no longer hold the same columns; "
+                    "start with a new cache"
+                )
         return DecoderMemory(
             self.visual[:, :length],
             self.real[:, :length],

@@ -28,6 +28,22 @@ def wrap_generate(model: Any, wrapper: GenerateWrapper) -> None:
     model.__dict__["generate"] = wrapper
 
 
+def wrap_stock_generate(model: Any, wrapper: GenerateWrapper) -> None:
+    """Put a wrapper inside all others, where it sees what the stock `generate` is given.
+
+    Args:
+        model: the model.
+        wrapper: the new innermost callable.
+    """
+    outer = model.__dict__.get("generate")
+    if getattr(outer, "original", None) is None:
+        wrap_generate(model, wrapper)
+        return
+    while getattr(outer.original, "original", None) is not None:
+        outer = outer.original
+    wrapper.original, outer.original = outer.original, wrapper
+
+
 def unwrap_generate(model: Any, wrapper: GenerateWrapper) -> None:
     """Take a wrapper out, wherever it stands; one that somebody else has replaced is left alone.
 

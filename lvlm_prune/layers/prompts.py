@@ -56,6 +56,8 @@ class BatchState:
         hidden: `[B, T, D]`.
         own: new columns of the layer, `[B, T]`, -1 for padding.
         real: `[B, L]` bool, new columns that are no padding.
+        prompt: `[B, L]` bool, those of them that methods see: what was guessed or generated
+            stands behind the prompt.
         image: `[B, L]`, for each new column the image it is a visual token of, or -1.
         totals: for each prompt, the visual tokens of its images that entered the LLM.
         projected: see `LayerSignals`, for the batch.
@@ -71,6 +73,7 @@ class BatchState:
     hidden: Tensor
     own: Tensor
     real: Tensor
+    prompt: Tensor
     image: Tensor
     totals: list[list[int]]
     projected: dict[str, BatchProjection]
@@ -81,13 +84,14 @@ class BatchState:
     memory: list[Any]
 
     def places(self, prompt: int) -> Tensor:
-        """Places of a prompt's real tokens among the T, ascending."""
+        """Places of a row's real tokens among the T, ascending; those of the prompt come first."""
         own = self.own[prompt]
         return ((own >= 0) & self.real[prompt][own.clamp(min=0)]).nonzero()[:, 0]
 
     def signals(self, prompt: int) -> LayerSignals:
         """What a method sees of one prompt."""
         places = self.places(prompt)
+        places = places[self.prompt[prompt][self.own[prompt][places]]]
         columns = self.own[prompt][places]
         image = self.image[prompt][columns]
         images = [(image == number).nonzero()[:, 0] for number in range(len(self.totals[prompt]))]
@@ -109,20 +113,20 @@ class BatchState:
         )
 
 
-def image_numbers(visual: Tensor, real: Tensor, ends: Tensor) -> tuple[Tensor, list[list[int]]]:
+def image_numbers(visual: Tensor, prompt: Tensor) -> tuple[Tensor, list[list[int]]]:
     """Number the images of each prompt.
 
     Args:
         visual: `[B, L]` bool, new columns that are visual tokens.
-        real: `[B, L]` bool.
-        ends: `[B]`, each prompt's last real column, which stays whatever it is.
+        prompt: `[B, L]` bool, those of the prompt; its last column stays whatever it is.
 
     Returns:
         `[B, L]`, for each column its image or -1; and each image's number of tokens. Images whose
         placeholders touch count as one.
     """
     columns = torch.arange(visual.shape[1], device=visual.device)
-    counted = visual & real & (columns != ends[:, None])
+    ends = torch.where(prompt, columns, -1).max(dim=1).values
+    counted = visual & prompt & (columns != ends[:, None])
     before = torch.cat([torch.zeros_like(counted[:, :1]), counted[:, :-1]], 1)
     number = (counted & ~before).cumsum(1) - 1
     image = number.masked_fill(~counted, -1)

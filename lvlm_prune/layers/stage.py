@@ -5,7 +5,9 @@ rotary embeddings are gathered, each layer's KV cache holds what it has seen, an
 norm the states are put back to full length (dropped positions keep their last states), so logits
 and labels keep their shape. Layer 0 holds everything, which `generate` counts by. Kept tokens keep
 their positions, so the result is that of the model with the dropped keys masked at those layers.
-Tokens are chosen once, in the pass that brings them; without a cache anew in every pass.
+Tokens are chosen in the pass that brings them, by the prompt alone: in `generate`, tokens that an
+assistant guessed or that were generated without a cache have no part in it. In calls of the model
+itself everything that comes with the images is the prompt. Prompts in chunks are refused.
 """
 
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from lvlm_prune.decoder import Decoder
-from lvlm_prune.decoder_call import DecoderCall
+from lvlm_prune.decoder_call import DecoderCall, whole_prompt
 from lvlm_prune.decoder_hooks import DecoderHooks, join, leave
 from lvlm_prune.errors import AlreadyAttachedError
 from lvlm_prune.last_report import LastReport
@@ -49,6 +51,7 @@ class StagePass:
         image: `[B, L]`, image number of each new column, -1 for text.
         totals: for each prompt the visual tokens of its images.
         decides: whether this pass brings visual tokens.
+        prompt: `[B, L]` bool, new columns of the prompt, without padding and what comes behind.
         memory: of the method, for each prompt.
         projected: `previous` of the coming stage.
         entered: what entered layer 0.
@@ -59,6 +62,7 @@ class StagePass:
     image: Tensor
     totals: list[list[int]]
     decides: bool
+    prompt: Tensor
     memory: list[Any]
     projected: dict[str, BatchProjection] = field(default_factory=dict)
     entered: Tensor | None = None
@@ -145,13 +149,16 @@ class LayerStage:
                     "shorter at later decoder layers; use the default dynamic cache, or prune "
                     "before the LLM with method=..."
                 )
+        _check_whole(call)
         decides = call.length > 1 and bool(call.visual.any())
+        prompt = call.real.clone()
+        prompt[:, call.answer :] = False
         if decides:
-            image, totals = image_numbers(call.visual, call.real, call.ends)
+            image, totals = image_numbers(call.visual, prompt)
         else:
             image, totals = torch.full_like(call.visual, -1, dtype=torch.long), []
         nothing = [None] * len(totals)
-        call.scratch[self] = StagePass(image, totals, decides and any(totals), list(nothing))
+        call.scratch[self] = StagePass(image, totals, decides and any(totals), prompt, nothing)
 
     def before_layer(self, call: DecoderCall, layer: int, arguments: dict[str, Any]) -> None:
         """Drop what the schedule says, and bring the layer's arguments to its columns."""
@@ -173,7 +180,7 @@ class LayerStage:
         """Put the states back to full length."""
         state: StagePass = call.scratch[self]
         if state.decides:
-            self._reports.keep(self._report(call))
+            self._reports.keep(self._report(call, state.prompt))
         if state.full is None:
             return hidden
         return scattered(state.full, call.rows(len(call.own) - 1), hidden)
@@ -214,20 +221,21 @@ class LayerStage:
             hidden=hidden,
             own=own,
             real=call.real,
+            prompt=state.prompt,
             image=state.image,
             totals=state.totals,
             projected=state.projected,
             entered=state.entered,
             rotary=self._rotary(current, own),
             observed=call.scratch.get(OBSERVED, {}),
-            sinks=self._sinks(call, layer, hidden, own),
+            sinks=self._sinks(call, layer, hidden, own, state),
             memory=state.memory,
         )
         selected = selections(batch, self.plan)
         state.memory = memories(selected, state.memory)
         state.projected = {}
         merged = with_merged_rows(batch, selected)
-        left = bool((call.ends == call.length - 1).all())
+        left = bool(call.real[:, -1].all())
         places = places_that_go_on(batch, selected, left)
         if places is None:
             arguments["hidden_states"] = merged
@@ -302,12 +310,14 @@ class LayerStage:
             return None
         return cosine.expand(own.shape[0], -1, -1), sine.expand(own.shape[0], -1, -1)
 
-    def _sinks(self, call: DecoderCall, layer: int, hidden: Tensor, own: Tensor) -> Tensor | None:
+    def _sinks(
+        self, call: DecoderCall, layer: int, hidden: Tensor, own: Tensor, state: StagePass
+    ) -> Tensor | None:
         """LLM visual sinks that must not eat the budget, `[B, T]`."""
         if self.schedule.sinks == "rank" or not self.plan.method.ranked:
             return None
         places = own.clamp(min=0)
-        real = call.real.gather(1, places) & (own >= 0)
+        real = state.prompt.gather(1, places) & (own >= 0)
         visual = call.visual.gather(1, places)
         sinks = self.sink_rule.marks(hidden.detach(), visual, real, layer)
         # Sinks of the vision encoder carry the whole image (arXiv 2510.08510): they are ranked.
@@ -316,9 +326,9 @@ class LayerStage:
             return sinks
         return split_sinks(sinks, known[:, call.past :].gather(1, places) > 0)[1]
 
-    def _report(self, call: DecoderCall) -> LayerReport:
+    def _report(self, call: DecoderCall, prompt: Tensor) -> LayerReport:
         """Count the visual tokens of every layer."""
-        visual = call.visual & call.real
+        visual = call.visual & prompt
         counts, kept, known = [], {}, {}
         for layer in range(self.shape.depth):
             own, key = call.rows(layer), id(call.own[layer])
@@ -327,9 +337,21 @@ class LayerStage:
             counts.append(known[key].sum(1))
             if layer in self.plan.stages:
                 kept[layer] = [row[seen] for row, seen in zip(own, known[key], strict=True)]
-        text = (call.real & ~call.visual).sum(1).tolist()
+        text = (prompt & ~call.visual).sum(1).tolist()
         tokens = torch.stack(counts, 1).tolist()
         return LayerReport(self.schedule, tokens, text, self.shape, kept)
+
+
+def _check_whole(call: DecoderCall) -> None:
+    """Refuse images in a prompt that comes in several passes."""
+    whole = whole_prompt.get()
+    columns = call.past + call.length
+    if whole is not None and whole.shape[1] > columns and bool(whole[:, call.past :].any()):
+        raise ValueError(
+            f"the prompt of {whole.shape[1]} columns comes in chunks, and stages inside the LLM "
+            "choose visual tokens by its end, which this chunk does not have; leave out "
+            "prefill_chunk_size, or prune before the LLM with method=..."
+        )
 
 
 def scattered(full: Tensor, own: Tensor, hidden: Tensor) -> Tensor:
