@@ -7,6 +7,7 @@ import difflib
 
 from lvlm_prune.errors import UnknownMethodError
 from lvlm_prune.layers import (
+    controls,
     dart,
     exit,
     fastv,
@@ -35,6 +36,7 @@ LAYER_METHODS: dict[str, LayerMethod] = {
         zipvl.METHOD,
         visipruner.METHOD,
         exit.METHOD,
+        controls.RANDOM,
     )
 }
 
