@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from lvlm_prune.boundary import BoundaryStage
+from lvlm_prune.decoder_call import coming_marks
 from lvlm_prune.report import clock_ms
 
 
@@ -71,6 +72,8 @@ def time_stages(model: Any, stage: BoundaryStage, inputs: Mapping[str, Any]) -> 
     report = rewritten.report
     assert report is not None
     device = inputs["input_ids"].device
+    if rewritten.marks:
+        coming_marks.set(rewritten.marks)
     started = clock_ms(device)
     model(**rewritten.arguments, use_cache=True, logits_to_keep=1)
     ended = clock_ms(device)

@@ -4,6 +4,7 @@ Out: plain text. Signals come from each method's own request, the models that it
 checks of `attach`, options and sources from the method. Knows no method and no family by name.
 """
 
+import difflib
 from collections.abc import Mapping, Sequence
 
 from lvlm_prune.adapters import FAMILIES, Adapter
@@ -66,8 +67,10 @@ def methods_table(name: str | None = None) -> str:
     if name in REWEIGHTERS:
         parts.append(reweighters_table([name]))
     if not parts:
-        known = ", ".join(dict.fromkeys([*METHODS, *LAYER_METHODS, *REWEIGHTERS]))
-        raise UnknownMethodError(f"unknown method {name!r}; known: {known}")
+        known = list(dict.fromkeys([*METHODS, *LAYER_METHODS, *REWEIGHTERS]))
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UnknownMethodError(f"unknown method {name!r}; {hint}known: {', '.join(known)}")
     return "\n\n".join(parts)
 
 

@@ -17,8 +17,11 @@ from lvlm_prune.adapters import GenericAdapter, adapter_for
 from lvlm_prune.capabilities import attention, bound_adapters, runs_on, signals_read
 from lvlm_prune.catalogue import candidates
 from lvlm_prune.errors import MissingSignalError, UnknownMethodError, UnsupportedModelError
-from lvlm_prune.listings import classes_table, methods_table, models_table
+from lvlm_prune.layers.registry import LAYER_METHODS
+from lvlm_prune.listings import boundary_table, classes_table, methods_table, models_table
+from lvlm_prune.listings_inside import layers_table, reweighters_table
 from lvlm_prune.methods import METHODS
+from lvlm_prune.reweight.registry import REWEIGHTERS
 
 TYPES = list(bound_adapters())
 
@@ -42,7 +45,7 @@ def line_of(table: str, name: str) -> list[str]:
 def test_methods_run_where_the_table_says(name):
     working = {family for family, tiny in FAMILIES.items() if attaches(tiny.model(), name)}
     others = attaches(GENERIC["gemma3"].model(), name)
-    said = line_of(methods_table(), name)[-1]
+    said = line_of(boundary_table(METHODS), name)[-1]
     if said in ("all models", "all families"):
         assert working == set(FAMILIES)
         assert others == (said == "all models")
@@ -53,19 +56,35 @@ def test_methods_run_where_the_table_says(name):
 
 
 def test_methods_show_options_papers_and_what_they_read():
-    table = methods_table()
+    table = boundary_table(METHODS)
     for method in METHODS.values():
         assert method.source in table
         assert method.summary in table
         for option, default in method.options.items():
             assert f"{option}={default}" in table
+    assert methods_table().startswith(table)
     assert line_of(table, "visionzip")[1] == "CLS row, keys"
     assert line_of(table, "divprune")[1] == "features"
     assert "question" in line_of(table, "cdpruner")[1]
     assert line_of(table, "downsample")[2] == "image"
     assert "\ncls " not in methods_table("divprune")
+    assert len(re.findall("^vscan  ", methods_table("vscan"), re.MULTILINE)) == 2
     with pytest.raises(UnknownMethodError, match="did you mean 'divprune'"):
         methods_table("divprun")
+
+
+def test_methods_inside_the_llm_show_schedule_options_papers_and_evidence():
+    table = methods_table()
+    for method in (*LAYER_METHODS.values(), *REWEIGHTERS.values()):
+        assert method.summary in table
+        assert method.source in table
+        for option, default in method.options.items():
+            assert f"{option}={default}" in table
+    assert all(method.evidence in table for method in REWEIGHTERS.values())
+    assert line_of(layers_table(), "pyramiddrop")[-1] == "8: 0.5, 16: 0.25, 24: 0.125"
+    assert line_of(layers_table(), "zipvl")[-1].startswith("auto, ")
+    assert line_of(reweighters_table(), "vhr")[1:3] == ["0-31 of 32", "decode"]
+    assert line_of(reweighters_table(), "vcd")[1:3] == ["logits", "-"]
 
 
 def test_what_a_method_reads_follows_its_request():

@@ -60,7 +60,7 @@ class LayerSchedule:
 
     @classmethod
     def of(cls, value: "LayerSchedule | Mapping[str, Any] | str") -> "LayerSchedule":
-        """Read a schedule, its dict, or the name of a method.
+        """Read a schedule, its dict, the name of a method, or a text as `parse_layers` does.
 
         Raises:
             TypeError: anything else.
@@ -69,7 +69,7 @@ class LayerSchedule:
         if isinstance(value, LayerSchedule):
             return value
         if isinstance(value, str):
-            return cls(method=value)
+            return parse_layers(value)
         if not isinstance(value, Mapping):
             raise TypeError(
                 f"layers must be a LayerSchedule, its dict or the name of a method, got {value!r}"
