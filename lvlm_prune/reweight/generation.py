@@ -1,9 +1,10 @@
-"""`generate` with reweighting: what a pass by itself cannot know, and answers beside the real one.
+"""`generate` with reweighting: answers beside the real one.
 
-In: the arguments of `model.generate`. Out: what it returns. The passes are told where the prompt
-ends; methods with a pre-run observe a first greedy answer on a copy of the cache; methods with a
-contrast get a logits processor that runs a second branch. The branch follows beams, samples and
-speculation; within beam search its result is brought back to log-probabilities.
+In: the arguments of `model.generate`. Out: what it returns. Methods with a pre-run observe a first
+greedy answer on a copy of the cache, without the caller's processors and criteria; methods with a
+contrast get a logits processor, before the caller's own, that runs a second branch. The branch
+follows beams, samples and speculation; within beam search its result is brought back to
+log-probabilities. Where the prompt ends, `announcer` tells the passes.
 """
 
 import copy
@@ -19,7 +20,7 @@ from transformers.generation import (
     StoppingCriteriaList,
 )
 
-from lvlm_prune.decoder_call import announced_prompt, memory_of, whole_conversation
+from lvlm_prune.decoder_call import memory_of, whole_conversation
 from lvlm_prune.generate_arguments import end_tokens, named_arguments, prompt_mask, setting
 from lvlm_prune.reweight.branch import Branch, rotary_state, with_noise, without_images
 from lvlm_prune.reweight.contract import Contrast
@@ -68,13 +69,12 @@ class ReweightedGenerate:
         images = visual is not None and bool(visual.any())
         beams = (setting(model, arguments, "num_beams") or 1) > 1
         run = Run(owner, ANSWER, beams=beams)
-        with announced_prompt(visual):
-            if owner.tokens and images:
-                run.marks = self._first_answer(arguments)
-            if owner.contrast is not None and images:
-                arguments = self._contrasted(arguments, owner.contrast, beams)
-            with running(run):
-                return self.original(**arguments)
+        if owner.tokens and images:
+            run.marks = self._first_answer(arguments)
+        if owner.contrast is not None and images:
+            arguments = self._contrasted(arguments, owner.contrast, beams)
+        with running(run):
+            return self.original(**arguments)
 
     def _check(self, arguments: dict[str, Any]) -> None:
         """Refuse ways of generating that a sequential method cannot follow."""
@@ -163,8 +163,8 @@ class ReweightedGenerate:
         return {**arguments, "logits_processor": LogitsProcessorList([processor, *others])}
 
     def _alone(self, **arguments: Any) -> Any:
-        """The `generate` of the second branch: no reweighting, and a prompt of its own."""
-        with running(Run(self.owner, ALONE)), announced_prompt(None):
+        """The `generate` of the second branch: without reweighting."""
+        with running(Run(self.owner, ALONE)):
             return self.original(**arguments)
 
 
