@@ -125,7 +125,9 @@ def hiding(
 
 def continued(model, inputs: dict, tokens: Tensor) -> dict:
     """A call for the prompts and the tokens `[B, n]` that follow them, with its positions."""
-    call = {**inputs, "position_ids": full_positions(model, inputs)}
+    call = dict(inputs)
+    if "position_ids" not in call:
+        call["position_ids"] = full_positions(model, inputs)
     call["input_ids"] = torch.cat([inputs["input_ids"], tokens], 1)
     call["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(tokens)], 1)
     following = call["position_ids"][..., -1:] + 1 + torch.arange(tokens.shape[1])
