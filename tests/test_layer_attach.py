@@ -1,4 +1,4 @@
-"""Layer stages beside pruning before the LLM, copies, failures: exact together, and no trace left."""
+"""Layer stages beside pruning before the LLM, on copies, after failures: exact, and no trace."""
 
 import copy
 from itertools import permutations
@@ -42,8 +42,8 @@ def test_with_pruning_before_the_llm(name, order):
     """Both stages: the stock model on the short prompt, with the dropped keys hidden."""
     family = FAMILIES[name]
     model, inputs = family.model(), family.prompts("tt", "tit", "ttitit")
-    before = traces(model)
-    parts = []
+    given, plan = prune_inputs(model, inputs, **BEFORE)
+    before, parts = traces(model), []  # transformers has put hooks of its own on the encoder by now
     if order == "together":
         parts.append(attach(model, layers=SCHEDULE, **BEFORE))
         stage = parts[0].layers
@@ -57,7 +57,6 @@ def test_with_pruning_before_the_llm(name, order):
     for part in parts:
         part.detach()
     assert traces(model) == before
-    given, plan = prune_inputs(model, inputs, **BEFORE)
     assert report.tokens == [[0] * 3, [5, 5, 3], [10, 10, 6]]
     tokens = out.sequences[:, plan.length :]
     dropped = dropped_columns(visual_columns(given), report.kept)
