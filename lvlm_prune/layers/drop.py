@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lvlm_prune.errors import NothingDroppedError
+from lvlm_prune.errors import BrokenSelectionError, NothingDroppedError
 from lvlm_prune.layers.checks import LayerPlan
 from lvlm_prune.layers.contract import LayerSelection, LayerSignals
 from lvlm_prune.layers.prompts import BatchState
@@ -52,13 +52,19 @@ def _check(
     plan: LayerPlan,
     prompt: int,
 ) -> None:
-    """A method never silently keeps another number than it was told."""
-    kept = len(selection.kept)
-    if plan.stages[signals.layer] is None or kept == sum(counts):
+    """A method never silently keeps another number than it was told, or what is no visual token."""
+    kept, about = selection.kept, f"visual tokens of prompt {prompt} at layer {signals.layer}"
+    sound = bool((kept.diff() > 0).all()) and bool(torch.isin(kept, signals.visual).all())
+    if not sound:
+        raise BrokenSelectionError(
+            f"layer method {plan.method.name!r} was to choose different {about}, ascending, and "
+            f"chose columns {kept.tolist()}"
+        )
+    if plan.stages[signals.layer] is None or len(kept) == sum(counts):
         return
     raise NothingDroppedError(
-        f"layer method {plan.method.name!r} kept {kept} visual tokens of prompt {prompt} at layer "
-        f"{signals.layer}, not the {sum(counts)} of its budget"
+        f"layer method {plan.method.name!r} kept {len(kept)} {about}, not the {sum(counts)} of its "
+        "budget"
     )
 
 

@@ -8,7 +8,7 @@ nothing about models; `LayerStage` checks it against one.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 from lvlm_prune.budget import tokens_to_keep
@@ -101,16 +101,19 @@ def _checked(stages: Mapping[int, int | float | None]) -> dict[int, int | float 
             raise ValueError(
                 f"stages name layers by their number from 0, got {layer!r} in {dict(stages)!r}"
             )
+        if int(layer) in checked:
+            raise ValueError(f"layer {layer} is named twice in {dict(stages)!r}; name it once")
         checked[int(layer)] = _share(int(layer), keep)
     return dict(sorted(checked.items()))
 
 
 def _share(layer: int, keep: Any) -> int | float | None:
     """How many tokens go on from a layer."""
-    whole = isinstance(keep, int) and not isinstance(keep, bool) and keep >= 0
-    if keep is None or whole:
-        return keep
-    if isinstance(keep, Real) and not isinstance(keep, (bool, int)) and 0 < float(keep) <= 1:
+    if keep is None:
+        return None
+    if isinstance(keep, Integral) and not isinstance(keep, bool) and keep >= 0:
+        return int(keep)
+    if isinstance(keep, Real) and not isinstance(keep, Integral) and 0 < float(keep) <= 1:
         return float(keep)
     raise ValueError(
         f"stage {layer}: {keep!r} is neither a number of tokens per image (int >= 0), a share of "
@@ -121,24 +124,32 @@ def _share(layer: int, keep: Any) -> int | float | None:
 def parse_layers(text: str) -> LayerSchedule:
     """Read `METHOD` or `METHOD@LAYER:KEEP,...`, such as `fastv@2:0.5` or `pyramiddrop@8:0.5,16:64`.
 
+    `LAYER` or `LAYER:auto` is for methods that decide themselves.
+
     Raises:
         ValueError: the text is neither.
     """
     method, at, cuts = text.strip().partition("@")
-    if not at:
-        return LayerSchedule(method=method)
-    stages: dict[int, int | float | None] = {}
-    for cut in cuts.split(","):
-        layer, colon, keep = cut.strip().partition(":")
-        try:
-            value = None if not colon else (int(keep) if keep.isdecimal() else float(keep))
-            stages[int(layer)] = value
-        except ValueError as error:
-            raise ValueError(
-                f"{text!r} is no schedule; write METHOD or METHOD@LAYER:KEEP,LAYER:KEEP, such as "
-                "fastv@2:0.5"
-            ) from error
-    return LayerSchedule(method=method, stages=stages)
+    try:
+        if not method:
+            raise ValueError("no method")
+        pairs = [_parsed(cut) for cut in cuts.split(",")] if at else []
+    except ValueError as error:
+        raise ValueError(
+            f"{text!r} is no schedule; write METHOD or METHOD@LAYER:KEEP,LAYER:KEEP, such as "
+            "fastv@2:0.5"
+        ) from error
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError(f"a layer is named twice in {text!r}; name it once")
+    return LayerSchedule(method=method, stages=dict(pairs) or None)
+
+
+def _parsed(cut: str) -> tuple[int, int | float | None]:
+    """Layer and number of one part of a text."""
+    layer, colon, keep = (part.strip() for part in cut.partition(":"))
+    if not colon or keep == "auto":
+        return int(layer), None
+    return int(layer), int(keep) if keep.isdecimal() else float(keep)
 
 
 def tokens_that_go_on(keep: int | float, total: int, left: int) -> int:
