@@ -27,7 +27,7 @@ from lvlm_prune.report import PruneReport, clock_ms, peak_mib
 from lvlm_prune.requirements import check_method, requested
 from lvlm_prune.shared_signals import compatible, merged, narrowed
 from lvlm_prune.signals import SignalRequest
-from lvlm_prune.splice import Plan, image_columns, splice
+from lvlm_prune.splice import Plan, image_columns, positions_of, splice
 from lvlm_prune.stage import Choice, choose
 
 
@@ -163,6 +163,9 @@ class BoundaryStage:
         placeholders = {self.adapter.token_id(name) for name in self.adapter.pixels}
         short, plan = splice(new, rows, placeholders)
         marks = column_marks(self.marks, new["input_ids"], rows, plan) if self.marks else {}
+        if "size" in self.marks and self.adapter.counts_positions:
+            places = short.get("position_ids", positions_of(short["attention_mask"]))
+            marks["position"] = places.expand_as(short["input_ids"]).float()
         if not encoded:
             return joined(call, short, plan, compact)
         call = replace(call, arguments=self._with_features(arguments, encoded, choices, plan))

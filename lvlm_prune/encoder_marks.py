@@ -4,7 +4,8 @@ In: what the encoder gave for the images of a call, and the names of the marks t
 for each image the marks of its tokens, and later of the columns of the shortened prompt, `[B, L']`:
 `local` and `summary` (PAINT's two sets, from the CLS rows of the first and the last but one layer,
 or received attention where there is no CLS), `vit_sink` (ViT sinks by norm), `size` (how many
-tokens were merged into each; the method's own).
+tokens were merged into each; the method's own). With `size` comes `position`, the rotary position
+of every column, where it is a plain count.
 """
 
 from collections.abc import Sequence

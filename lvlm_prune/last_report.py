@@ -4,7 +4,7 @@ A script that streams calls `generate` in a thread of its own and reads the repo
 """
 
 import threading
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from lvlm_prune.errors import NoReportError
 
@@ -42,7 +42,7 @@ class LastReport(Generic[Report]):
 class _OfThread(threading.local):
     """The report of each thread; a copy of it starts empty."""
 
-    report = None
+    report: Any = None
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return _OfThread, ()

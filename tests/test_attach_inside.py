@@ -15,6 +15,7 @@ from lvlm_prune.reweight.engine import Reweighting
 ATTENDING = [name for name, family in FAMILIES.items() if family.masks]
 LAYERS = {"method": "fastv", "stages": {2: 0.5}}
 PAI = {"method": "pai", "options": {"alpha": 0.5}}
+FAR = {"distance": True}
 PARTS = {
     "pruning": {"method": "cls", "keep": 6},
     "layers": {"layers": LAYERS},
@@ -224,6 +225,9 @@ def test_restore_gets_how_many_tokens_each_stands_for():
         join(model, looker)
         out = model(**inputs).logits
         leave(model, looker)
+    assert torch.equal(looker.marks["position"][1, :3], torch.tensor([0.0, 1.0, 2.0]))
+    with attach(model, method="tome", keep=5, reweight={"method": "restore", "options": FAR}):
+        assert (model(**inputs).logits[:, -1] - out[:, -1]).abs().max() > 1e-3
     sizes = looker.marks["size"]
     assert sizes.sum(1).tolist() == [16, 16]
     assert (sizes[looker.visual] >= 1).all()
