@@ -10,6 +10,7 @@ behind a cache is taken for the answer's, any other one for a prompt's: without 
 that edits the last row then edits that row alone, and a method with a pre-run edits nothing.
 """
 
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -86,11 +87,10 @@ class Reweighting:
         self.sink_rule = sink_rule or SinkRule()
         decoder = Decoder(model)
         self._check(decoder)
-        attends = set(decoder.attends())
         self.depth = decoder.depth
-        self.edited = attends & set(self.method.layers(self.options, decoder.depth))
-        observed = self.method.observed(self.options, decoder.depth) if self.method.observed else ()
-        self.observed = attends & set(observed)
+        attends = set(decoder.attends())
+        self.edited = self._attending(attends, self.method.layers, "edits")
+        self.observed = self._attending(attends, self.method.observed, "observes")
         self.tokens = self.method.pre_run(self.options) if self.method.pre_run else 0
         self.contrast = self.method.contrast(self.options) if self.method.contrast else None
         self.placeholders = decoder.placeholders
@@ -227,6 +227,22 @@ class Reweighting:
                 f"encoder, which nobody has marked; use attach(model, reweight="
                 f"{self.method.name!r})"
             )
+
+    def _attending(
+        self,
+        attends: set[int],
+        layers: Callable[[Mapping[str, Any], int], Collection[int]] | None,
+        verb: str,
+    ) -> set[int]:
+        """Those of a method's layers that attend; recurrent ones have no rows."""
+        named = set() if layers is None else set(layers(self.options, self.depth))
+        if named and not named & attends:
+            raise UnsupportedModelError(
+                f"reweight {self.method.name!r} {verb} layers {sorted(named)}, and only "
+                f"{sorted(attends)} of this LLM attend; choose others with its options "
+                f"({', '.join(self.method.options)})"
+            )
+        return named & attends
 
     def _check(self, decoder: Decoder) -> None:
         """Refuse what cannot be reweighted."""
