@@ -1,4 +1,4 @@
-"""What layer stages refuse: at attach where it can be known, with value, limits and the next step."""
+"""What layer stages refuse, at attach if it is known by then: value, limits and the next step."""
 
 import copy
 

@@ -78,6 +78,7 @@ class LayerObserver:
             return
         with torch.no_grad():
             own = call.rows(layer)
-            real = call.real.gather(1, own.clamp(min=0)) & (own >= 0)
-            values = observe(*attention, given.detach(), made.detach().view_as(given), real)
+            real = call.real.gather(1, own.clamp(min=0)) & (own >= 0) & (own < call.answer)
+            before, behind = attention
+            values = observe(before, behind, given.detach(), made.detach().view_as(given), real)
         call.scratch.setdefault(OBSERVED, {})[layer] = values

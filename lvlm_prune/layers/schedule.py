@@ -111,7 +111,7 @@ def _share(layer: int, keep: Any) -> int | float | None:
     """How many tokens go on from a layer."""
     if keep is None:
         return None
-    if isinstance(keep, Integral) and not isinstance(keep, bool) and keep >= 0:
+    if isinstance(keep, Integral) and not isinstance(keep, bool) and int(keep) >= 0:
         return int(keep)
     if isinstance(keep, Real) and not isinstance(keep, Integral) and 0 < float(keep) <= 1:
         return float(keep)

@@ -281,15 +281,16 @@ class LayerStage:
             arguments["attention_mask"] = self._blind(call, layer, mask)
         if own is None:
             return
-        key = ("rotary", id(own))
-        if key not in state.arguments:
+        place = ("rotary", id(own))
+        if place not in state.arguments:
             rotary = arguments["position_embeddings"]
             positions = arguments.get("position_ids")
             # Flash attention takes gaps in positions for borders between packed sequences.
             if positions is not None:
                 positions = None if "flash" in implementation else gather_positions(positions, own)
-            state.arguments[key] = (tuple(gather_rows(one, own) for one in rotary), positions, own)
-        arguments["position_embeddings"], positions, _ = state.arguments[key]
+            tables = tuple(gather_rows(one, own) for one in rotary)
+            state.arguments[place] = (tables, positions, own)
+        arguments["position_embeddings"], positions, _ = state.arguments[place]
         if "position_ids" in arguments:
             arguments["position_ids"] = positions
 
