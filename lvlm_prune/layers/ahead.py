@@ -1,17 +1,21 @@
 """Compute a decoder layer's query, key and value before the layer runs.
 
 In: the arguments that the layer is about to get. Out: what its attention function would be given.
-The layer's own norm and attention module run, with the tap in the place of the kernel, so rotary
-embeddings and query-key norms are the family's own; the cost is that of the four projections.
+The layer's own norm and attention module run up to the place of the kernel, so rotary embeddings
+and query-key norms are the family's own; the cost is that of the three projections before it.
 """
 
-from typing import Any
+from contextlib import suppress
+from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
 
 from lvlm_prune.decoder import Decoder
 from lvlm_prune.tap import AttentionCall, handling
+
+
+class SeenError(Exception):
+    """Leaves an attention module once its query, key and value are known."""
 
 
 def projected_ahead(
@@ -30,15 +34,14 @@ def projected_ahead(
     """
     found: list[AttentionCall] = []
 
-    def look(call: AttentionCall) -> tuple[Tensor, None]:
+    def look(call: AttentionCall) -> NoReturn:
         found.append(call)
-        batch, heads, length, _ = call.query.shape
-        return call.query.new_zeros(batch, length, heads, call.value.shape[-1]), None
+        raise SeenError
 
     module: Any = decoder.attention(layer)
     token = handling({id(module): look})
     try:
-        with torch.no_grad():
+        with torch.no_grad(), suppress(SeenError):
             normed = decoder.layers[layer].input_layernorm(arguments["hidden_states"])
             module(
                 hidden_states=normed,

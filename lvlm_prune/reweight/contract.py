@@ -7,6 +7,7 @@ knows no model, no cache and no hooks.
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -44,7 +45,7 @@ class AttentionRows:
     sinks: Tensor | None = None
     marks: Mapping[str, Tensor] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def weights(self) -> Tensor:
         """The unchanged attention weights, `[B, H, R, S]`, each row sums to 1."""
         return self.logits.softmax(dim=-1)
