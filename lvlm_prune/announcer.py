@@ -9,7 +9,12 @@ import functools
 from typing import Any
 
 from lvlm_prune.decoder import Decoder
-from lvlm_prune.decoder_call import announced_prompt, whole_conversation
+from lvlm_prune.decoder_call import (
+    announced_prompt,
+    coming_marks,
+    whole_conversation,
+    whole_prompt,
+)
 from lvlm_prune.generate_arguments import named_arguments
 
 
@@ -30,5 +35,10 @@ class PromptAnnouncer:
         """Announce the prompt for as long as `generate` runs."""
         arguments = named_arguments(self.decoder.model, args, kwargs)
         prompt = whole_conversation(arguments, self.decoder.placeholders, self.decoder.depth)
-        with announced_prompt(prompt):
-            return self.original(*args, **kwargs)
+        outermost = whole_prompt.get() is None
+        try:
+            with announced_prompt(prompt):
+                return self.original(*args, **kwargs)
+        finally:
+            if outermost:
+                coming_marks.set(None)

@@ -203,6 +203,11 @@ class DecoderCall:
         """Real tokens among the new columns, `[B, L]` bool."""
         return self.memory.real[:, self.past :]
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether more passes bring the rest of the prompt."""
+        return _goes_on(self.past + self.length)
+
     def rows(self, layer: int) -> Tensor:
         """New columns that a layer has, `[B, T]`, -1 for padding."""
         own = self.own[layer]
@@ -247,12 +252,13 @@ coming_marks: ContextVar[Mapping[str, Tensor] | None] = ContextVar(
 )
 
 
-def marked(memory: DecoderMemory, past: int) -> DecoderMemory:
+def marked(memory: DecoderMemory, past: int, again: bool = False) -> DecoderMemory:
     """Write the coming marks to the new columns, and leave those of later passes.
 
     Args:
         memory: with the new columns; changed in place.
         past: columns that were cached before.
+        again: whether later passes bring the same columns again, as without a cache.
     """
     marks = coming_marks.get()
     if not marks:
@@ -271,12 +277,19 @@ def marked(memory: DecoderMemory, past: int) -> DecoderMemory:
         new = values[:, :count].to(full)
         memory.marks[name] = torch.cat([full[:, :past], new, full[:, past + new.shape[1] :]], 1)
         later[name] = values[:, count:]
-    coming_marks.set(later if next(iter(later.values())).shape[1] else None)
+    if not again:
+        coming_marks.set(later if next(iter(later.values())).shape[1] else None)
     return memory
 
 
 # The prompt that `generate` answers: `[B, P]` bool, its visual tokens, those of the cache included.
 whole_prompt: ContextVar[Tensor | None] = ContextVar("lvlm_prune_whole_prompt", default=None)
+
+
+def _goes_on(columns: int) -> bool:
+    """Whether the announced prompt has more columns."""
+    whole = whole_prompt.get()
+    return whole is not None and whole.shape[1] > columns
 
 
 @contextmanager

@@ -151,7 +151,8 @@ class DecoderHooks:
                 visual |= ids == token_id
         past = memory.length
         real = real_columns(arguments.get("attention_mask"), visual, past)
-        memory = marked(extended(memory, visual, real), past)
+        again = cache is None and whole_prompt.get() is not None
+        memory = marked(extended(memory, visual, real), past, again)
         whole = _whole(past + length, batch)
         behind = text_behind_images(memory.visual, memory.real, past, whole)
         places = torch.arange(length, device=ids.device)
@@ -193,7 +194,8 @@ class DecoderHooks:
         arguments = {**kwargs, **({self._first: args[0]} if args else {})}
         for user in self.users:
             user.before_layer(call, layer, arguments)
-        return (), arguments
+        # transformers reads the states that it collects off the first place.
+        return (arguments.pop(self._first), *args[1:]), arguments
 
     def _show_attention(self, call: DecoderCall, layer: int, attention: AttentionCall) -> Output:
         """Show an attention module to the users; the first output counts."""

@@ -71,11 +71,13 @@ def options_of(name: str, method: str) -> dict:
     return ACTIVE[method] | LAYERS.get((name, method), {})
 
 
-def generated(name: str, method: str, inputs: dict, options=None, model=None, **settings):
+def generated(
+    name: str, method: str, inputs: dict, options=None, model=None, rule=RULE, **settings
+):
     """Tokens and logits of a reweighted `generate`, `[B, n]` and `[B, n, V]`."""
     model = FAMILIES[name].model() if model is None else model
     options = options_of(name, method) if options is None else options
-    with Reweighting(model, {"method": method, "options": options}, RULE):
+    with Reweighting(model, {"method": method, "options": options}, rule):
         coming_marks.set(marks_of(method, inputs) or None)
         return plain(model, inputs, **settings)
 

@@ -31,6 +31,7 @@ class AttentionRows:
         decoding: whether this is one new token behind a cached prompt.
         edited: `[B, R]` bool, rows that may change (behind the prompt's last image, no padding).
         sinks: `[B, S]` bool, LLM sinks among text and visual keys, if the method needs them.
+        ends: whether the prompt's last row has come; otherwise more passes bring the rest of it.
         marks: named numbers for each key, `[B, S]` float32, from the method's own `observe` of
             earlier rows or from the vision encoder; 0 where nothing is known.
     """
@@ -43,6 +44,7 @@ class AttentionRows:
     decoding: bool
     edited: Tensor
     sinks: Tensor | None = None
+    ends: bool = True
     marks: Mapping[str, Tensor] = field(default_factory=dict)
 
     @cached_property

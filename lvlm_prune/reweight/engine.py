@@ -27,7 +27,7 @@ from lvlm_prune.llm_sinks import SinkRule, check_dims
 from lvlm_prune.reweight.config import ReweightConfig
 from lvlm_prune.reweight.contract import AttentionRows
 from lvlm_prune.reweight.generation import ReweightedGenerate
-from lvlm_prune.reweight.layer_rows import LayerRows
+from lvlm_prune.reweight.layer_rows import ChangedRows, LayerRows
 from lvlm_prune.reweight.registry import reweighter_named
 from lvlm_prune.reweight.rows import kernel_rows, weighted_values
 from lvlm_prune.reweight.run import ALONE, OBSERVE, current_run
@@ -42,6 +42,7 @@ class ReweightPass:
 
     Args:
         active: whether there is anything to look at.
+        alone: whether this is a second branch, which is left alone.
         observing: whether this is a first answer, which is observed and not edited.
         seen: `[B]` bool, prompts with a visual token so far, whose answer has not ended.
         ends: `[B]` place of each prompt's last column, -1 where it is in another pass.
@@ -49,10 +50,11 @@ class ReweightPass:
     """
 
     active: bool
+    alone: bool
     observing: bool
     seen: Tensor
     ends: Tensor
-    rows: dict[Any, Tensor] = field(default_factory=dict)
+    rows: dict[Any, ChangedRows] = field(default_factory=dict)
 
 
 class Reweighting:
@@ -126,7 +128,8 @@ class Reweighting:
         if run is not None:
             run.begin(call)
         seen = call.memory.visual.any(dim=1)
-        active = (run is None or run.purpose != ALONE) and bool(seen.any())
+        alone = run is not None and run.purpose == ALONE
+        active = not alone and bool(seen.any())
         if run is not None and run.ended is not None:
             seen = seen & ~run.ended
         places = torch.arange(call.length, device=seen.device)
@@ -134,14 +137,16 @@ class Reweighting:
         ends = torch.where(asked, places, -1).max(dim=1).values
         ends = torch.where(call.ends < 0, -1, ends)
         observing = run is not None and run.purpose == OBSERVE
-        call.scratch[self] = ReweightPass(active, observing, seen, ends)
+        call.scratch[self] = ReweightPass(active, alone, observing, seen, ends)
         if active and call.answer:
             self._check_marks(call)
+            self._check_chunk(call)
 
     def before_layer(self, call: DecoderCall, layer: int, arguments: dict[str, Any]) -> None:
         """Find the LLM sinks among a layer's new columns; those of an answer are none."""
         wanted = self.method.sinks and layer in self.edited | self.observed
-        if not wanted or not call.answer or not call.scratch[self].active:
+        # Text before the first image can be a sink too, even if the image comes in a later pass.
+        if not wanted or not call.answer or call.scratch[self].alone:
             return
         own = call.rows(layer)
         places = own.clamp(min=0)
@@ -175,16 +180,16 @@ class Reweighting:
         """Show a layer to the method: the prompt's text, or the rows of a first answer."""
         if self.method.observe is None:
             return
-        changed = self._changed(layer, state, "text")
-        for start, stop in layer.groups(changed):
+        found = self._changed(layer, state, "text")
+        for start, stop in found.groups:
             if (start >= layer.answer) == state.observing:
-                rows = self._explicit(layer, changed, start, stop)
+                rows = self._explicit(layer, found.changed, start, stop)
                 layer.note(self.method.observe(rows, **self.options))
 
     def _edited(self, layer: LayerRows, state: ReweightPass) -> Output | None:
         """The outputs of a layer with some rows edited, or None if none is."""
-        changed = self._changed(layer, state, self.method.rows)
-        groups = layer.groups(changed)
+        found = self._changed(layer, state, self.method.rows)
+        groups = found.groups
         if not self.method.prefill:
             groups = [group for group in groups if group[0] >= layer.answer]
         if not groups:
@@ -192,29 +197,39 @@ class Reweighting:
         before = kernel_rows(layer.attention, groups[0][0], layer.past)
         outputs = [] if before is None else [before]
         for start, stop in groups:
-            rows = self._explicit(layer, changed, start, stop)
+            rows = self._explicit(layer, found.changed, start, stop)
             edited = self.method.edit(rows, **self.options)
             layer.note(edited.marks)
-            stays = ~rows.edited[:, None, :, None]
-            weights = torch.where(stays, rows.weights, edited.weights)
+            weights, factors = edited.weights, edited.heads
+            if not found.complete:
+                stays = ~rows.edited[:, None, :, None]
+                weights = torch.where(stays, rows.weights, weights)
+                factors = None if factors is None else factors.masked_fill(stays[..., 0], 1)
             output = weighted_values(weights, layer.attention.value[:, :, : weights.shape[-1]])
-            if edited.heads is not None:
-                factors = edited.heads.masked_fill(stays[..., 0], 1)
+            if factors is not None:
                 output = output * factors.transpose(1, 2)[..., None].to(output)
             outputs.append(output)
-        return torch.cat(outputs, 1), None
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1), None
 
     def _explicit(self, layer: LayerRows, changed: Tensor, start: int, stop: int) -> AttentionRows:
         """What the method sees of a group of rows."""
         sinks, values = self.method.sinks, self.method.values
         return layer.explicit(changed, start, stop, self.depth, sinks, values)
 
-    def _changed(self, layer: LayerRows, state: ReweightPass, which: str) -> Tensor:
+    def _changed(self, layer: LayerRows, state: ReweightPass, which: str) -> ChangedRows:
         """The rows of a layer that may change, found once a segment of layers."""
         key = (id(layer.call.own[layer.layer]), which)
         if key not in state.rows:
-            state.rows[key] = layer.changed(which, state.seen, state.ends)
+            state.rows[key] = layer.found(which, state.seen, state.ends)
         return state.rows[key]
+
+    def _check_chunk(self, call: DecoderCall) -> None:
+        """Refuse chunks that cut the question apart for a method that compares its rows."""
+        if self.observed and not self.tokens and call.goes_on and bool(call.behind.any()):
+            raise ValueError(
+                f"reweight {self.method.name!r} compares successive tokens of the question, which "
+                "prefill_chunk_size cuts apart; leave it out"
+            )
 
     def _check_marks(self, call: DecoderCall) -> None:
         """Refuse prompts without what the vision encoder should have said of them."""

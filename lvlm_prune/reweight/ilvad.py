@@ -173,7 +173,7 @@ def edit(rows: AttentionRows, *, alpha: float, beta: float, **_: Any) -> Edited:
         known = (scored > 0)[:, None] & (places != columns.unsqueeze(-1))
         factor = factor * text_factor(weights, score, known, beta)
     end = columns.where(rows.edited, -1).amax(dim=-1, keepdim=True)
-    last = rows.edited & (columns == end) & (scores > 0)
+    last = rows.edited & (columns == end) & (scores > 0) & rows.ends
     edited = rescaled(weights, torch.where(last[:, None, :, None], factor, 1))
     counted = rows.edited.float()
     score = score.scatter_add(1, columns, scores * counted)

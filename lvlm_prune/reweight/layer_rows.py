@@ -19,6 +19,21 @@ from lvlm_prune.tap import AttentionCall
 
 
 @dataclass(frozen=True)
+class ChangedRows:
+    """The rows of a layer that may change.
+
+    Args:
+        changed: `[B, T]` bool.
+        groups: first row of each group and the row behind its last one.
+        complete: whether every row of every group may change, in all prompts.
+    """
+
+    changed: Tensor
+    groups: list[tuple[int, int]]
+    complete: bool
+
+
+@dataclass(frozen=True)
 class LayerRows:
     """The rows of one layer in one pass.
 
@@ -43,6 +58,14 @@ class LayerRows:
         keys, count = call.memory.keys[layer], attention.query.shape[2]
         total = call.memory.length if keys is None else keys.shape[1]
         return cls(call, layer, attention, total - count, count - (call.length - call.answer))
+
+    def found(self, which: str, seen: Tensor, ends: Tensor) -> ChangedRows:
+        """The rows that may change and their groups; the arguments are those of `changed`."""
+        changed = self.changed(which, seen, ends)
+        groups = self.groups(changed)
+        return ChangedRows(
+            changed, groups, all(bool(changed[:, start:stop].all()) for start, stop in groups)
+        )
 
     def changed(self, which: str, seen: Tensor, ends: Tensor) -> Tensor:
         """The rows that may change, `[B, T]` bool.
@@ -98,6 +121,7 @@ class LayerRows:
             decoding=start >= self.answer,
             edited=changed[:, start:stop],
             sinks=self._at_keys(marked, count) if sinks else None,
+            ends=not self.call.goes_on,
             marks={name: self._at_keys(mark, count) for name, mark in memory.marks.items()},
         )
 
