@@ -107,10 +107,27 @@ def test_right_padding_and_steps_by_hand(name, attention):
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("stages", [{2: 3}, {3: 3}, {4: 3}, {2: 0.5, 4: 1}], ids=str)
+@pytest.mark.parametrize("stages", [{2: 3}, {3: 3}, {4: 3}, {2: 0.5, 4: 1}, {2: 0, 4: 3}], ids=str)
 def test_every_layer_above_deepstack(stages, attention):
     inputs = DEEP.prompts("tt", "tit", "titivt")
     check(DEEP.model(attention), inputs, LayerSchedule("fastv", stages))
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", ["llava", "qwen3_vl"])
+@torch.no_grad()
+def test_calls_without_a_mask(name, attention):
+    """Without padding there may be no mask at all; what else a call asks for comes too."""
+    family = FAMILIES[name]
+    model, inputs = family.model(attention), family.prompts("titit")
+    plain = {key: value for key, value in inputs.items() if key != "attention_mask"}
+    with LayerStage(model, {"stages": {2: 3}}) as stage:
+        out = model(**plain, output_hidden_states=True, logits_to_keep=3)
+        dropped = dropped_columns(visual_columns(inputs), stage.report.kept)
+    with hiding(model, dropped):
+        expected = model(**inputs, use_cache=False).logits[:, -3:]
+    assert (out.logits - expected).abs().max() < 1e-5
+    assert out.hidden_states[-1].shape[:2] == inputs["input_ids"].shape
 
 
 @torch.no_grad()
@@ -124,7 +141,8 @@ def test_dropping_matters():
 
 def fastv_by_hand(model, inputs, layer, keep, sinks=None):
     """Columns of each prompt from the attention maps of the unpruned model."""
-    attentions = model(**inputs, output_attentions=True).attentions[layer - 1]
+    call = {**inputs, "position_ids": full_positions(model, inputs)}
+    attentions = model(**call, output_attentions=True).attentions[layer - 1]
     kept = []
     for row, ids in enumerate(inputs["input_ids"].tolist()):
         real = [place for place, one in enumerate(inputs["attention_mask"][row].tolist()) if one]

@@ -17,6 +17,7 @@ from layer_oracle import (
 from test_families import visual as visual_tensors
 from test_family_conversations import Conversation, empty_cache
 from test_family_generation import CHUNKS_WITH_IMAGES
+from test_layer_stage import fastv_by_hand
 from tiny_families import FAMILIES, IMAGE
 from transformers import TextStreamer, set_seed
 
@@ -219,30 +220,66 @@ def whole(talk: Conversation) -> dict:
     }
 
 
-@pytest.mark.parametrize("full", [True, False], ids=["whole history", "new tokens"])
+TWO_STAGES = {"method": "pyramiddrop", "stages": {1: 4, 2: 2}}
+
+
+def answered(model, talk, cache, schedule, full=True):
+    """Answer the next turn; also the columns of the conversation that it kept, by layer and row."""
+    past, call = cache.get_seq_length(), talk.next_turn(full)
+    if talk.family.mrope:  # transformers places later images only in a whole conversation
+        positions = full_positions(model, whole(talk))
+        call["position_ids"] = positions[..., -call["input_ids"].shape[1] :]
+    with LayerStage(model, schedule) as stage:
+        out = model.generate(**call, **LOGITS, past_key_values=cache, max_new_tokens=NEW)
+    if not talk.places(talk.said - 1):
+        return out, {}
+    return out, {
+        layer: [(columns + past).tolist() for columns in rows]
+        for layer, rows in stage.report.kept.items()
+    }
+
+
 @pytest.mark.parametrize("turns", TURNS.values(), ids=TURNS)
-@pytest.mark.parametrize("name", SUPPORTED)
-def test_turns_equal_the_model_with_hidden_keys(name, turns, full):
+@pytest.mark.parametrize(
+    ("name", "schedule", "full"),
+    [(name, SCHEDULE, full) for name in SUPPORTED for full in (True, False)]
+    + [(name, TWO_STAGES, True) for name in ("llava", "qwen2_5_vl", "internvl")],
+)
+def test_turns_equal_the_model_with_hidden_keys(name, schedule, full, turns):
     model = FAMILIES[name].model()
     talk, cache = Conversation(FAMILIES[name], turns), empty_cache(model)
-    kept = [[] for _ in turns[0]]
+    kept = {layer: [[] for _ in turns[0]] for layer in schedule["stages"]}
     for turn in range(len(turns)):
-        past, call = cache.get_seq_length(), talk.next_turn(full)
-        if FAMILIES[name].mrope:  # transformers places later images only in a whole conversation
-            positions = full_positions(model, whole(talk))
-            call["position_ids"] = positions[..., -call["input_ids"].shape[1] :]
-        with LayerStage(model, SCHEDULE) as stage:
-            out = model.generate(**call, **LOGITS, past_key_values=cache, max_new_tokens=NEW)
-        if talk.places(turn):
-            for row, columns in enumerate(stage.report.kept[2]):
-                kept[row] += (columns + past).tolist()
+        out, found = answered(model, talk, cache, schedule, full)
+        for layer, rows in found.items():
+            kept[layer] = [old + new for old, new in zip(kept[layer], rows, strict=True)]
         tokens, inputs = out.sequences[:, -NEW:], whole(talk)
-        columns = {2: [torch.tensor(row, dtype=torch.long) for row in kept]}
+        columns = {
+            layer: [torch.tensor(row, dtype=torch.long) for row in rows]
+            for layer, rows in kept.items()
+        }
         dropped = dropped_columns(visual_columns(inputs), columns)
         logits = hidden_logits(model, inputs, tokens, dropped)
-        assert (torch.stack(out.logits, 1) - logits).abs().max() < 1e-5, f"turn {turn}"
+        assert (torch.stack(out.logits, 1) - logits).abs().max() < 2e-5, f"turn {turn}"
         assert torch.equal(tokens, greedy_of(logits))
         talk.add(tokens)
+
+
+@pytest.mark.parametrize(
+    "turns", [[("tit",), ("titit",)], [("tit", "titit", "tt"), ("t", "titit", "it")]], ids=len
+)
+def test_later_turns_are_ranked_by_the_whole_conversation(turns):
+    """The last row's attention over everything that is cached, and over the new images alone."""
+    family = FAMILIES["llava"]
+    model, schedule = family.model("eager"), {**SCHEDULE, "sinks": "rank"}
+    talk, cache = Conversation(family, turns), empty_cache(model)
+    for _ in range(2):
+        past = cache.get_seq_length()
+        out, kept = answered(model, talk, cache, schedule)
+        with torch.no_grad():
+            expected = fastv_by_hand(model, whole(talk), 2, 3)
+        assert kept[2] == [[one for one in row if one >= past] for row in expected]
+        talk.add(out.sequences[:, -NEW:])
 
 
 @torch.no_grad()
