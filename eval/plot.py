@@ -20,8 +20,11 @@ CONTROL_COLOR = "#777777"
 LABEL_INCH = 0.16  # smallest distance of two labels
 
 
-def check_plot_extra() -> None:
+def check_plot_extra(what: str = "the accuracy plot") -> None:
     """Raise an ImportError that names the extra, before any work is done in vain.
+
+    Args:
+        what: what cannot be drawn without it.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -30,7 +33,7 @@ def check_plot_extra() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "the accuracy plot needs matplotlib; install it with: pip install 'lvlm-prune[plot]'"
+            f"{what} needs matplotlib; install it with: pip install 'lvlm-prune[plot]'"
         ) from error
 
 

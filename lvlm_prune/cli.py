@@ -1,4 +1,4 @@
-"""The command line: run, eval, speed, calibrate, methods, models.
+"""The command line: run, inspect, eval, speed, calibrate, methods, models.
 
 Commands live in `lvlm_prune.commands`, which import what they need when they run, so `--help`
 answers at once. Mistakes of the user end in one sentence on stderr and exit code 1, never in a
@@ -11,6 +11,7 @@ import typer
 
 from lvlm_prune.commands.calibrate import calibrate
 from lvlm_prune.commands.eval import evaluate
+from lvlm_prune.commands.inspect import inspect
 from lvlm_prune.commands.listings import methods, models
 from lvlm_prune.commands.run import run
 from lvlm_prune.commands.speed import speed
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 
 app.command()(run)
+app.command()(inspect)
 app.command("eval")(evaluate)
 app.command()(speed)
 app.command()(calibrate)

@@ -62,8 +62,9 @@ def _kept(
     grid: tuple[int, int],
     kept: Sequence[int] | Tensor,
     sinks: Sequence[bool] | Tensor | None,
+    least: int = 0,
 ) -> Image.Image:
-    """See `draw_kept`; nothing is enlarged."""
+    """See `draw_kept`; nothing is enlarged, and crosses have at least `least` pixels."""
     stays = _mask(kept, grid)
     grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None] * DIM + 28
     wanted = _pixels(stays, image.size)[..., None]
@@ -72,7 +73,7 @@ def _kept(
     )
     _outline(picture, stays)
     if sinks is not None:
-        _cross(picture, np.asarray(sinks, dtype=bool).reshape(grid))
+        _cross(picture, np.asarray(sinks, dtype=bool).reshape(grid), least)
     return picture
 
 
@@ -143,7 +144,7 @@ def draw_kept_views(
 
     def draw(image: Image.Image, view: View) -> Image.Image:
         marked = None if sinks is None else sinks[view.rows]
-        return _kept(image, view.grid, view.own(kept, total), marked)
+        return _kept(image, view.grid, view.own(kept, total), marked, _smallest_cross(rows))
 
     return _composed(rows, draw, side)
 
@@ -165,6 +166,31 @@ def draw_score_views(
     def draw(image: Image.Image, view: View) -> Image.Image:
         values = scores[view.rows].double().numpy()
         return _scores(image, view.grid, values, view.own(kept, len(scores)), span)
+
+    return _composed(rows, draw, side)
+
+
+def draw_color_views(
+    rows: Sequence[Sequence[View]], colors: NDArray, marked: Tensor, side: int = SIDE
+) -> Image.Image:
+    """Paint every token of an image in its own colour.
+
+    Args:
+        rows: the views.
+        colors: `[N, 4]`, red, green, blue and opacity from 0 to 1 of the image's placeholders; the
+            image shows through in grey.
+        marked: `[N]` bool, tokens with a cross.
+        side: size to enlarge to, in pixels.
+    """
+
+    def draw(image: Image.Image, view: View) -> Image.Image:
+        cells = _pixels(colors[view.rows.numpy()].reshape(*view.grid, 4), image.size)
+        grey = np.asarray(image.convert("L"), dtype=np.float64)[..., None]
+        opacity = cells[..., 3:]
+        mixed = 255 * cells[..., :3] * opacity + grey * (1 - opacity)
+        picture = Image.fromarray(mixed.round().astype(np.uint8))
+        _cross(picture, marked[view.rows].reshape(view.grid).numpy(), _smallest_cross(rows))
+        return picture
 
     return _composed(rows, draw, side)
 
@@ -239,16 +265,21 @@ def _outline(
             draw.rectangle((right - width + 1, top, right, bottom), fill=color)
 
 
-def _cross(picture: Image.Image, sinks: NDArray[np.bool_]) -> None:
-    """Mark sinks with a white cross on a dark one."""
+def _smallest_cross(rows: Sequence[Sequence[View]]) -> int:
+    """Pixels of a cross that can still be seen on all views together."""
+    return max(sum(view.image.width for view in row) for row in rows) // 32
+
+
+def _cross(picture: Image.Image, sinks: NDArray[np.bool_], least: int = 0) -> None:
+    """Mark sinks with a white cross on a dark one; a large one reaches beyond its token."""
     draw = ImageDraw.Draw(picture)
     tops, lefts = _edges(picture.height, sinks.shape[0]), _edges(picture.width, sinks.shape[1])
     for row, column in np.argwhere(sinks):
         left, right = int(lefts[column]), int(lefts[column + 1])
         top, bottom = int(tops[row]), int(tops[row + 1])
-        inset = max(2, (right - left) // 5)
+        inset = min(max(2, (right - left) // 5), (right - left - least) // 2)
         box = (left + inset, top + inset, right - inset, bottom - inset)
-        width = max(2, (right - left) // 10)
+        width = max(2, (right - left) // 10, least // 6)
         for color, thick in (((0, 0, 0), width + 4), ((255, 255, 255), width)):
             draw.line(box, fill=color, width=thick)
             draw.line((box[0], box[3], box[2], box[1]), fill=color, width=thick)

@@ -19,7 +19,7 @@ from lvlm_prune.cli import app
 from lvlm_prune.commands.eval import DEFAULT_METHODS
 from lvlm_prune.methods import METHODS
 
-COMMANDS = ("run", "eval", "speed", "calibrate", "methods", "models")
+COMMANDS = ("run", "inspect", "eval", "speed", "calibrate", "methods", "models")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_help(command, flag):
     assert result.exit_code == 0
     assert "lvlm-prune" in result.output
     assert "completion" not in result.output
-    if command and command[0] in ("run", "eval", "speed", "calibrate"):
+    if command and command[0] in ("run", "inspect", "eval", "speed", "calibrate"):
         assert f"\n    lvlm-prune {command[0]}" in result.output, "examples on lines of their own"
 
 
