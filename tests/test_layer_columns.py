@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from lvlm_prune.layers.columns import blind_text, gather_mask, gather_positions, gather_rows
+from lvlm_prune.layers.columns import (
+    blind_text,
+    gather_mask,
+    gather_positions,
+    gather_rows,
+    scatter_rows,
+)
 from lvlm_prune.layers.cost import LlmShape, decode_flops, prefill_flops
 
 PAST, LENGTH = 3, 5
@@ -116,6 +122,16 @@ def test_rotary_tables_and_positions(leading):
             expected = table[..., b % leading[-1], column, :]
             assert torch.equal(short[..., b, row, :], expected)
             assert torch.equal(places[..., b, row], expected[..., 0])
+
+
+def test_states_go_back_to_their_columns():
+    full, hidden = torch.zeros(2, LENGTH, 4), torch.rand(2, 3, 4) + 1
+    back = scatter_rows(full, OWN, hidden)
+    for b in range(2):
+        for column in range(LENGTH):
+            rows = [row for row in range(3) if OWN[b, row] == column]
+            expected = hidden[b, rows[0]] if rows else full[b, column]
+            assert torch.equal(back[b, column], expected)
 
 
 def flops_by_loops(shape: LlmShape, queries: int, past: int) -> int:

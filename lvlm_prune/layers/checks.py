@@ -1,4 +1,4 @@
-"""Check a layer schedule against an LLM, at attach.
+"""Check a layer schedule against an LLM, at attach, and what only a pass can show.
 
 In: a schedule and a decoder. Out: the method, its options, and for each layer how many tokens go
 on. Every refusal is a sentence with the value, what is allowed, and the next step.
@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
 from lvlm_prune.decoder import Decoder
+from lvlm_prune.decoder_call import DecoderCall, whole_prompt
 from lvlm_prune.errors import UnsupportedModelError
 from lvlm_prune.layers.contract import LayerMethod
 from lvlm_prune.layers.registry import layer_method_named
@@ -110,4 +113,26 @@ def _check_layer(layer: int, keep: Any, decoder: Decoder, method: LayerMethod) -
         raise ValueError(
             f"layer method {method.name!r} decides itself how many tokens go on, got {keep!r} at "
             f"layer {layer}; write {{{layer}: None}} and set its options instead"
+        )
+
+
+def check_pass(call: DecoderCall) -> None:
+    """Refuse caches that cannot get shorter, and images in a prompt that comes in several passes.
+
+    Raises:
+        ValueError: see above.
+    """
+    for layer in getattr(call.cache, "layers", ()):
+        if not isinstance(layer, DynamicLayer) or isinstance(layer, DynamicSlidingWindowLayer):
+            raise ValueError(
+                f"the KV cache has layers of type {type(layer).__name__}, which cannot get "
+                "shorter at later decoder layers; use the default dynamic cache, or prune "
+                "before the LLM with method=..."
+            )
+    whole, columns = whole_prompt.get(), call.past + call.length
+    if whole is not None and whole.shape[1] > columns and bool(whole[:, call.past :].any()):
+        raise ValueError(
+            f"the prompt of {whole.shape[1]} columns comes in chunks, and stages inside the LLM "
+            "choose visual tokens by its end, which this chunk does not have; leave out "
+            "prefill_chunk_size, or prune before the LLM with method=..."
         )

@@ -26,6 +26,14 @@ def gather_positions(positions: Tensor, own: Tensor) -> Tensor:
     return positions.gather(-1, places)
 
 
+def scatter_rows(full: Tensor, own: Tensor, hidden: Tensor) -> Tensor:
+    """Write states `[B, T, D]` to their columns of `[B, L, D]`; padding is left out."""
+    length = full.shape[1]
+    places = own.masked_fill(own < 0, length)[..., None].expand_as(hidden)
+    extra = torch.cat([full, full[:, :1]], 1)
+    return extra.scatter(1, places, hidden)[:, :length]
+
+
 def gather_mask(mask: Any, own: Tensor, keys: Tensor, past: int, implementation: str) -> Any:
     """A layer's mask.
 

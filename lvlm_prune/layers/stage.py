@@ -16,16 +16,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from lvlm_prune.decoder import Decoder
-from lvlm_prune.decoder_call import DecoderCall, whole_prompt
+from lvlm_prune.decoder_call import DecoderCall
 from lvlm_prune.decoder_hooks import DecoderHooks, join, leave
 from lvlm_prune.errors import AlreadyAttachedError
 from lvlm_prune.last_report import LastReport
 from lvlm_prune.layers.ahead import projected_ahead
-from lvlm_prune.layers.checks import checked_plan
-from lvlm_prune.layers.columns import blind_text, gather_mask, gather_positions, gather_rows
+from lvlm_prune.layers.arguments import blind_mask, bring_to_columns, rotary_tables
+from lvlm_prune.layers.checks import check_pass, checked_plan
+from lvlm_prune.layers.columns import gather_positions, gather_rows, scatter_rows
 from lvlm_prune.layers.cost import LlmShape
 from lvlm_prune.layers.drop import (
     memories,
@@ -142,14 +142,7 @@ class LayerStage:
 
     def begin(self, call: DecoderCall) -> None:
         """Number the images of a pass."""
-        for layer in getattr(call.cache, "layers", ()):
-            if not isinstance(layer, DynamicLayer) or isinstance(layer, DynamicSlidingWindowLayer):
-                raise ValueError(
-                    f"the KV cache has layers of type {type(layer).__name__}, which cannot get "
-                    "shorter at later decoder layers; use the default dynamic cache, or prune "
-                    "before the LLM with method=..."
-                )
-        _check_whole(call)
+        check_pass(call)
         decides = call.length > 1 and bool(call.visual.any())
         prompt = call.real.clone()
         prompt[:, call.answer :] = False
@@ -183,7 +176,7 @@ class LayerStage:
             self._reports.keep(self._report(call, state.prompt))
         if state.full is None:
             return hidden
-        return scattered(state.full, call.rows(len(call.own) - 1), hidden)
+        return scatter_rows(state.full, call.rows(len(call.own) - 1), hidden)
 
     def _projection(
         self, call: DecoderCall, layer: int, attention: AttentionCall
@@ -226,7 +219,7 @@ class LayerStage:
             totals=state.totals,
             projected=state.projected,
             entered=state.entered,
-            rotary=self._rotary(current, own),
+            rotary=rotary_tables(current, len(own)) if request.rotary else None,
             observed=call.scratch.get(OBSERVED, {}),
             sinks=self._sinks(call, layer, hidden, own, state),
             memory=state.memory,
@@ -240,7 +233,7 @@ class LayerStage:
         if places is None:
             arguments["hidden_states"] = merged
             return
-        full = merged if state.full is None else scattered(state.full, own, merged)
+        full = merged if state.full is None else scatter_rows(state.full, own, merged)
         state.full = full
         arguments["hidden_states"] = gather_rows(merged, places)
         call.scratch[OBSERVED] = {
@@ -266,50 +259,12 @@ class LayerStage:
     def _gather(
         self, call: DecoderCall, layer: int, arguments: dict[str, Any], state: StagePass
     ) -> None:
-        """Bring masks, rotary embeddings and positions to the layer's columns, once a segment."""
-        own, keys = call.own[layer], call.memory.keys[layer]
-        mask = arguments.get("attention_mask")
+        """Bring masks, rotary embeddings and positions to the layer's columns."""
         implementation = self._hooks.decoder.implementation
-        if keys is not None:
-            key = ("mask", id(keys), id(mask))
-            if key not in state.arguments:
-                short = gather_mask(mask, call.rows(layer), keys, call.past, implementation)
-                # What the key names is kept, so that no other tensor gets its id.
-                state.arguments[key] = (short, mask, keys)
-            mask = arguments["attention_mask"] = state.arguments[key][0]
+        bring_to_columns(call, layer, arguments, state.arguments, implementation)
         if layer in self.plan.blind:
-            arguments["attention_mask"] = self._blind(call, layer, mask)
-        if own is None:
-            return
-        place = ("rotary", id(own))
-        if place not in state.arguments:
-            rotary = arguments["position_embeddings"]
-            positions = arguments.get("position_ids")
-            # Flash attention takes gaps in positions for borders between packed sequences.
-            if positions is not None:
-                positions = None if "flash" in implementation else gather_positions(positions, own)
-            tables = tuple(gather_rows(one, own) for one in rotary)
-            state.arguments[place] = (tables, positions, own)
-        arguments["position_embeddings"], positions, _ = state.arguments[place]
-        if "position_ids" in arguments:
-            arguments["position_ids"] = positions
-
-    def _blind(self, call: DecoderCall, layer: int, mask: Any) -> Any:
-        """The mask of a layer at which text rows do not see visual keys."""
-        visual = call.memory.visual
-        rows = ~call.visual.gather(1, call.rows(layer).clamp(min=0))
-        keys = call.at_keys(layer, visual, visual.shape[1])
-        return blind_text(mask, rows, keys, self._hooks.decoder.implementation)
-
-    def _rotary(self, arguments: dict[str, Any], own: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Cosine and sine at the layer's columns, `[B, T, d]`, if the method reads them."""
-        if not self.plan.method.request.rotary:
-            return None
-        cosine, sine = arguments["position_embeddings"]
-        # Three axes of M-RoPE that are not joined yet have no one angle a column.
-        if cosine.dim() != 3:
-            return None
-        return cosine.expand(own.shape[0], -1, -1), sine.expand(own.shape[0], -1, -1)
+            mask = arguments.get("attention_mask")
+            arguments["attention_mask"] = blind_mask(call, layer, mask, implementation)
 
     def _sinks(
         self, call: DecoderCall, layer: int, hidden: Tensor, own: Tensor, state: StagePass
@@ -341,23 +296,3 @@ class LayerStage:
         text = (prompt & ~call.visual).sum(1).tolist()
         tokens = torch.stack(counts, 1).tolist()
         return LayerReport(self.schedule, tokens, text, self.shape, kept)
-
-
-def _check_whole(call: DecoderCall) -> None:
-    """Refuse images in a prompt that comes in several passes."""
-    whole = whole_prompt.get()
-    columns = call.past + call.length
-    if whole is not None and whole.shape[1] > columns and bool(whole[:, call.past :].any()):
-        raise ValueError(
-            f"the prompt of {whole.shape[1]} columns comes in chunks, and stages inside the LLM "
-            "choose visual tokens by its end, which this chunk does not have; leave out "
-            "prefill_chunk_size, or prune before the LLM with method=..."
-        )
-
-
-def scattered(full: Tensor, own: Tensor, hidden: Tensor) -> Tensor:
-    """Write states `[B, T, D]` to their columns of `[B, L, D]`; padding is left out."""
-    length = full.shape[1]
-    places = own.masked_fill(own < 0, length)[..., None].expand_as(hidden)
-    extra = torch.cat([full, full[:, :1]], 1)
-    return extra.scatter(1, places, hidden)[:, :length]
