@@ -130,6 +130,21 @@ def test_calls_without_a_mask(name, attention):
     assert out.hidden_states[-1].shape[:2] == inputs["input_ids"].shape
 
 
+@pytest.mark.parametrize(
+    ("keep", "left"),
+    [(4, [4, 8, 4, 4]), (0.25, [4, 8, 4, 4]), (0, [0, 1, 1, 1]), (1, [1, 2, 1, 1])],
+)
+@pytest.mark.parametrize("method", ["fastv", "pyramiddrop", "dart"])
+@torch.no_grad()
+def test_a_last_token_that_is_visual_stays_within_the_budget(method, keep, left):
+    model, inputs = FAMILIES["llava"].model(), FAMILIES["llava"].prompts("tit", "titi", "ti", "i")
+    with LayerStage(model, {"method": method, "stages": {2: keep}}) as stage:
+        model(**inputs)
+    assert [row[-1] for row in stage.report.tokens] == left
+    for columns in stage.report.kept[2][1:]:
+        assert int(columns[-1]) == inputs["input_ids"].shape[1] - 1
+
+
 @torch.no_grad()
 def test_dropping_matters():
     """The comparisons above would notice a stage that does nothing."""

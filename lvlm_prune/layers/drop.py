@@ -31,7 +31,7 @@ def selections(state: BatchState, plan: LayerPlan) -> list[LayerSelection | None
             found.append(None)
             continue
         keep = plan.stages[state.layer]
-        counts = [] if keep is None else budgets(signals, keep)
+        counts = [] if keep is None else budgets(signals, state.staying(prompt), keep)
         with torch.no_grad():
             selection = plan.method.select(signals, counts, **plan.options)
         _check(selection, signals, counts, plan, prompt)
@@ -39,10 +39,18 @@ def selections(state: BatchState, plan: LayerPlan) -> list[LayerSelection | None
     return found
 
 
-def budgets(signals: LayerSignals, keep: int | float) -> list[int]:
-    """Tokens of each image that go on."""
-    pairs = zip(signals.images, signals.totals, strict=True)
-    return [tokens_that_go_on(keep, total, len(left)) for left, total in pairs]
+def budgets(signals: LayerSignals, staying: Sequence[int], keep: int | float) -> list[int]:
+    """Tokens of each image that a method chooses.
+
+    Args:
+        signals: the prompt.
+        staying: tokens of each image that stay anyway, which are part of its budget.
+        keep: of the schedule.
+    """
+    return [
+        max(tokens_that_go_on(keep, total, len(left) + stays) - stays, 0)
+        for left, total, stays in zip(signals.images, signals.totals, staying, strict=True)
+    ]
 
 
 def _check(

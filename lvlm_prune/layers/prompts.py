@@ -88,6 +88,12 @@ class BatchState:
         own = self.own[prompt]
         return ((own >= 0) & self.real[prompt][own.clamp(min=0)]).nonzero()[:, 0]
 
+    def staying(self, prompt: int) -> list[int]:
+        """For each image how many of its tokens stay anyway: 1 if the prompt ends with it."""
+        counted = (self.image[prompt] == len(self.totals[prompt]) - 1).sum()
+        *before, last = self.totals[prompt]
+        return [0] * len(before) + [last - int(counted)]
+
     def signals(self, prompt: int) -> LayerSignals:
         """What a method sees of one prompt."""
         places = self.places(prompt)
@@ -121,8 +127,8 @@ def image_numbers(visual: Tensor, prompt: Tensor) -> tuple[Tensor, list[list[int
         prompt: `[B, L]` bool, those of the prompt; its last column stays whatever it is.
 
     Returns:
-        `[B, L]`, for each column its image or -1; and each image's number of tokens. Images whose
-        placeholders touch count as one.
+        `[B, L]`, for each column its image or -1; and each image's number of tokens, that last
+        column included. Images whose placeholders touch count as one.
     """
     columns = torch.arange(visual.shape[1], device=visual.device)
     ends = torch.where(prompt, columns, -1).max(dim=1).values
@@ -131,4 +137,9 @@ def image_numbers(visual: Tensor, prompt: Tensor) -> tuple[Tensor, list[list[int
     number = (counted & ~before).cumsum(1) - 1
     image = number.masked_fill(~counted, -1)
     totals = [row[row >= 0].bincount().tolist() for row in image]
+    last = (visual & prompt & (columns == ends[:, None])).any(dim=1).tolist()
+    touching = (image.gather(1, (ends - 1).clamp(min=0)[:, None])[:, 0] >= 0).tolist()
+    for prompt_totals, ends_visual, touches in zip(totals, last, touching, strict=True):
+        if ends_visual and touches:
+            prompt_totals[-1] += 1
     return image, totals

@@ -25,7 +25,7 @@ class LayerReport:
         shape: of the LLM, for the FLOPs.
         kept: for each stage's layer and each prompt, the columns of the visual tokens that go on,
             `[K]` ascending, as the LLM got the prompt (padding counts; with method=... the short
-            one). A visual token at the end of a prompt always goes on, beside the budget.
+            one). A visual token at a prompt's end always goes on, as part of its image's budget.
     """
 
     schedule: LayerSchedule
