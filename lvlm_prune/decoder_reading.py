@@ -140,7 +140,9 @@ def read_decoder(
         inputs: what the model's processor made of one prompt with one image.
         rule: how LLM sinks are told; None for the norm rule.
     """
-    reader = DecoderReader(rule or SinkRule(), Decoder(model).config.num_attention_heads)
+    decoder = Decoder(model)
+    rule = rule or SinkRule.uncalibrated(decoder.depth)
+    reader = DecoderReader(rule, decoder.config.num_attention_heads)
     join(model, reader)
     try:
         model(**inputs, use_cache=False, logits_to_keep=1)

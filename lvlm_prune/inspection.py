@@ -16,6 +16,7 @@ from torch import Tensor
 from lvlm_prune.attachment import attach
 from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.config import PruneConfig
+from lvlm_prune.decoder import Decoder
 from lvlm_prune.decoder_reading import DecoderReading, read_decoder
 from lvlm_prune.encoder_reading import EncoderReading, read_encoder
 from lvlm_prune.llm_sinks import SinkRule, split_sinks
@@ -94,7 +95,7 @@ def inspect_prompt(
     Raises:
         UnsupportedModelError, MissingSignalError, ValueError: see the message.
     """
-    rule = rule or SinkRule()
+    rule = rule or SinkRule.uncalibrated(Decoder(model).depth)
     stage = BoundaryStage(model, config)
     chosen = whole(stage.select(stage.encode(inputs)))
     decoder = read_decoder(model, inputs, rule)

@@ -149,6 +149,15 @@ class SinkRule:
                 f"last_layer {self.last_layer} is before first_layer {self.first_layer}"
             )
 
+    @classmethod
+    def uncalibrated(cls, depth: int) -> "SinkRule":
+        """The norm rule for an LLM of `depth` layers: from layer 2 to L - 2, as VAR looks.
+
+        In the last layer tokens are large for what they will say, and not as sinks.
+        """
+        last = max(1, depth - 2)
+        return cls(first_layer=min(cls.first_layer, last), last_layer=last)
+
     @property
     def by_phi(self) -> bool:
         """Whether phi decides; otherwise the norm does."""

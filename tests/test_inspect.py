@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from planted_llm import Planted
 from planted_visual import plant_visual_sinks
+from tiny_chatters import tiny_internvl, tiny_next, tiny_qwen
 from tiny_families import FAMILIES, IMAGE
 from tiny_models import IMAGE_TOKEN, prompts, tiny_llava
 from tiny_probe import tiny_loaded
@@ -32,6 +33,7 @@ from lvlm_prune.inspection import inspect_prompt, reached_layers
 from lvlm_prune.inspection_text import inspection_dict, inspection_text
 from lvlm_prune.llm_sinks import SinkRule
 from lvlm_prune.sinks import vit_sinks
+from lvlm_prune.views import views
 
 RULE = SinkRule(ratio=1.1, first_layer=1)  # random weights have no real sinks
 PLANTED = Planted(dim=17, mark=20, constant=5)
@@ -145,7 +147,7 @@ def planted_llava():
 
 def test_planted_llm_sinks_are_found_and_draw_the_attention():
     model, inputs, tokens = planted_llava()
-    inspection = inspect_prompt(model, inputs, PruneConfig(keep=0.5))
+    inspection = inspect_prompt(model, inputs, PruneConfig(keep=0.5), SinkRule())
     assert inspection.decoder.sinks[2].nonzero()[:, 0].tolist() == tokens.tolist()
     assert not bool(inspection.decoder.sinks[:2].any()), "nothing is a sink before layer 2"
     assert float(inspection.decoder.norm_ratio[2]) > 10
@@ -155,7 +157,7 @@ def test_planted_llm_sinks_are_found_and_draw_the_attention():
 
 def test_sinks_that_were_vit_sinks_have_propagated():
     model, inputs, tokens = planted_llava()
-    inspection = inspect_prompt(model, inputs, PruneConfig(keep=0.5))
+    inspection = inspect_prompt(model, inputs, PruneConfig(keep=0.5), SinkRule())
     first = torch.zeros(inspection.total, dtype=torch.bool)
     first[tokens[0]] = True
     inspection = replace(inspection, encoder=replace(inspection.encoder, sinks=first))
@@ -213,12 +215,22 @@ def test_one_prompt_with_an_image_is_needed():
     assert "_lvlm_prune_decoder_hooks" not in tiny_llava().__dict__
 
 
-@pytest.mark.parametrize("sinks", [False, True])
-def test_a_picture_is_drawn_where_no_grid_is_known(tmp_path, sinks):
-    model, inputs = (planted_llava() if sinks else (tiny_llava(), prompts("tit")))[:2]
+def test_a_picture_is_drawn_where_no_grid_is_known(tmp_path):
+    model, inputs, _ = planted_llava()
     inspection = inspect_prompt(model, inputs, PruneConfig(keep=0.5, layers="fastv"))
     draw_inspection(inspection, [], "heading", "numbers", tmp_path / "new" / "page.png")
     check_picture(tmp_path / "new" / "page.png")
+
+
+@pytest.mark.parametrize("make", [tiny_next, tiny_internvl, tiny_qwen])
+def test_tiles_and_merged_grids_are_drawn(tmp_path, make):
+    loaded, photo = make(), Image.linear_gradient("L").convert("RGB").resize((64, 48))
+    inputs = loaded.inputs([photo], ["is there a cat"])
+    inspection = inspect_prompt(loaded.model, inputs, PruneConfig(keep=0.5), RULE)
+    rows = views(photo, inputs, inspection.tiles, loaded.processor.image_processor)
+    assert sum(len(row) for row in rows) == len(inspection.tiles)
+    draw_inspection(inspection, rows, "It costs $5 or $6", "numbers", tmp_path / "page.png")
+    check_picture(tmp_path / "page.png")
 
 
 def check_picture(path) -> None:
@@ -252,7 +264,9 @@ def photo(tmp_path):
 
 def test_the_command_prints_draws_and_writes_numbers(photo, model_folder, tmp_path):
     save, numbers = tmp_path / "a" / "page.png", tmp_path / "b" / "page.json"
+    calibrate(tiny_llava()).save(tmp_path / "sinks.json")
     arguments = ["--model", model_folder, "--layers", "fastv", "--method", "cls", "--keep", "12"]
+    arguments += ["--calibration", tmp_path / "sinks.json"]
     output = CliRunner().invoke(
         app, ["inspect", *map(str, [photo, *arguments, "--save", save, "--json", numbers])]
     )
@@ -314,7 +328,7 @@ def test_mistakes_end_in_one_sentence(
 
 def test_the_table_has_a_line_for_each_layer():
     model, inputs, tokens = planted_llava()
-    text = inspection_text(inspect_prompt(model, inputs, PruneConfig(keep=0.5)))
+    text = inspection_text(inspect_prompt(model, inputs, PruneConfig(keep=0.5), SinkRule()))
     last = next(line.split() for line in text.splitlines() if line.lstrip().startswith("2 "))
     assert last[1:5] == ["18", "2", "0", "2"]
     assert f"{len(tokens)} LLM sinks (0 propagated, 2 emerged)" in text

@@ -173,3 +173,17 @@ def test_rules_that_mark_nonsense_are_refused(settings, message):
         SinkRule(**settings)
     with pytest.raises(ValueError, match="at least one sink dimension"):
         phi(states(), ())
+
+
+@pytest.mark.parametrize(
+    ("depth", "layers"), [(32, (2, 30)), (4, (2, 2)), (3, (1, 1)), (2, (1, 1))]
+)
+def test_without_calibration_the_last_layer_marks_nothing(depth, layers):
+    rule = SinkRule.uncalibrated(depth)
+    assert (rule.first_layer, rule.last_layer) == layers
+    assert not rule.by_phi
+    hidden = torch.ones(1, 5, 4)
+    hidden[0, 0] *= 10
+    real = torch.ones(1, 5, dtype=torch.bool)
+    marked = [bool(rule.marks(hidden, ~real, real, layer).any()) for layer in range(depth)]
+    assert [i for i, found in enumerate(marked) if found] == list(range(layers[0], layers[1] + 1))

@@ -97,8 +97,8 @@ class LayerStage:
             )
         self.model = model
         self.schedule = LayerSchedule.of(schedule)
-        self.sink_rule = sink_rule or SinkRule()
         decoder = Decoder(model)
+        self.sink_rule = sink_rule or SinkRule.uncalibrated(decoder.depth)
         self.plan = checked_plan(self.schedule, decoder)
         self.shape = LlmShape.of(decoder.config)
         self._reports: LastReport[LayerReport] = LastReport(

@@ -86,8 +86,8 @@ class Reweighting:
         self.config = ReweightConfig.of(config)
         self.method = reweighter_named(self.config.method)
         self.options = self.config.complete()
-        self.sink_rule = sink_rule or SinkRule()
         decoder = Decoder(model)
+        self.sink_rule = sink_rule or SinkRule.uncalibrated(decoder.depth)
         self._check(decoder)
         self.depth = decoder.depth
         attends = set(decoder.attends())
