@@ -36,15 +36,18 @@ def draw_inspection(
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    settings = {"font.size": LABEL, "axes.titlesize": TITLE, "axes.titlelocation": "left"}
+    settings: Any = {"font.size": LABEL, "axes.titlesize": TITLE, "axes.titlelocation": "left"}
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained", facecolor="white")
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.11, wspace=0.02)
+        layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.11, wspace=0.02)
+        figure: Any = Figure(figsize=INCHES, dpi=DPI, layout=layout, facecolor="white")
         FigureCanvasAgg(figure)
         head, encoder, sinks, heads = figure.subfigures(4, 1, height_ratios=[0.62, 4.3, 3.4, 3.4])
-        head.text(0.006, 0.92, _cut(heading, 105), fontsize=HEADING, weight="bold", va="top")
-        head.text(0.006, 0.34, numbers, fontsize=LABEL, va="top", color="#444444")
+        # A question may hold dollar signs, which are no formula.
+        plain = {"va": "top", "parse_math": False}
+        head.text(0.006, 0.92, _cut(heading, 105), fontsize=HEADING, weight="bold", **plain)
+        head.text(0.006, 0.34, numbers, fontsize=LABEL, color="#444444", **plain)
         _draw_encoder(encoder, inspection, rows)
         draw_sinks(sinks, inspection, rows)
         draw_heads(heads, inspection, rows)

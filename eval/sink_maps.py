@@ -95,16 +95,14 @@ def token_name(inspection: Inspection, token: int) -> str:
 def _draw_norms(axes: Any, inspection: Inspection) -> None:
     """Largest norm over the median of each modality, and phi where that tells sinks."""
     decoder, layers = inspection.decoder, range(inspection.depth)
-    axes.set_title("Largest norms")
+    axes.set_title("Largest norms" if decoder.phi is None else "Largest norms, phi")
     axes.plot(layers, decoder.norm_ratio, color=EMERGED, marker="o", label="visual")
     axes.plot(layers, decoder.text_norm_ratio, color=TEXT_COLOR, marker="s", ls="--", label="text")
     if decoder.phi is not None:
         axes.plot(layers, decoder.phi, color=PROPAGATED, marker="^", label="phi, visual")
         _level(axes, inspection.rule.tau, f"tau {inspection.rule.tau:.3g}", PROPAGATED)
     else:
-        _level(
-            axes, inspection.rule.ratio, f"sinks: {inspection.rule.ratio:g} and above", "#222222"
-        )
+        _level(axes, inspection.rule.ratio, f"sinks\nfrom {inspection.rule.ratio:g}", "#222222")
     values: NDArray = np.concatenate([decoder.norm_ratio, decoder.text_norm_ratio])
     if values[np.isfinite(values)].max(initial=1) > 30:
         axes.set_yscale("log")
@@ -128,17 +126,17 @@ def _draw_norms(axes: Any, inspection: Inspection) -> None:
 
 
 def _level(axes: Any, value: float | None, label: str, color: str) -> None:
-    """A threshold as a line across."""
+    """A threshold as a line across, named beside the panel."""
     axes.axhline(value, color=color, linewidth=1, ls=":")
     axes.annotate(
         label,
-        (0, value),
+        (1, value),
         xycoords=("axes fraction", "data"),
-        xytext=(4, 3),
+        xytext=(3, 0),
         textcoords="offset points",
+        va="center",
         fontsize=9,
         color=color,
-        bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1},
     )
 
 
