@@ -37,12 +37,14 @@ def explicit_logits(call: AttentionCall, start: int, stop: int, past: int) -> Te
     grouped = query.reshape(batch, kv_heads, heads // kv_heads * rows, width)
     logits = grouped @ call.key[:, :, :keys].transpose(-1, -2)
     logits = logits.view(batch, heads, rows, keys)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) * call.scale
+    # In place: at thousands of keys new memory costs more than the arithmetic.
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).mul_(call.scale)
     seen = _seen(call.mask, start, past, rows, keys, query.device)
     if seen is None:
         return logits
-    logits = logits.masked_fill(~seen, -torch.inf)
-    return logits.masked_fill(~seen.any(dim=-1, keepdim=True), 0)
+    logits = logits.masked_fill_(~seen, -torch.inf)
+    # Without a mask every row sees itself.
+    return logits if call.mask is None else logits.masked_fill_(~seen.any(-1, keepdim=True), 0)
 
 
 def _seen(

@@ -47,12 +47,13 @@ def redistributed(
     seen = received + visual_mass(weights, visual & sinks)
     gate = (seen >= summ) & (received >= rho * seen) & (received > 0)
     gate &= (visual & sinks).any(dim=-1)[:, None, None]
-    moved = (move * visual_mass(weights, sinks)).unsqueeze(-1)
     tiny = torch.finfo(weights.dtype).tiny
-    raised = weights + moved * (weights / received.unsqueeze(-1).clamp(min=tiny))
-    edited = torch.where(receivers[:, None, None], raised, weights)
-    edited = torch.where(sinks[:, None, None], weights * (1 - move), edited)
-    return torch.where(gate.unsqueeze(-1), edited, weights)
+    gain = move * visual_mass(weights, sinks) / received.clamp(min=tiny)
+    # Factors are small where rows and keys are apart; where the gate is closed they are exactly 1.
+    raised = torch.where(gate, 1 + gain, 1).unsqueeze(-1)
+    lowered = torch.where(gate, torch.full_like(gain, 1 - move), 1).unsqueeze(-1)
+    factor = torch.where(sinks[:, None, None], lowered, 1)
+    return weights * torch.where(receivers[:, None, None], raised, factor)
 
 
 def edit(rows: AttentionRows, *, move: float, rho: float, summ: float) -> Edited:
