@@ -2,7 +2,8 @@
 
 In: a preset of shapes, methods and a budget. Out: `speed.json` (every round, the summary and the
 environment), `speed.md` (the table) and the same table on the terminal. Presets measure whole
-answers, here, or the share of selection (`speed_selection`) or of signals (`speed_signals`).
+answers, here, the share of selection (`speed_selection`) or of signals (`speed_signals`), or what
+works inside the LLM (`speed_reweight`, `speed_layers`).
 
 For whole answers, every round runs the
 unpruned model and each method once, each next to a run of the ideal, in an order that is shuffled
@@ -24,7 +25,10 @@ from typing import Any
 from tqdm import tqdm
 
 from lvlm_prune.eval.speed_clock import time_answer
+from lvlm_prune.eval.speed_layers import measure_layers
+from lvlm_prune.eval.speed_llm import LLM_PRESETS
 from lvlm_prune.eval.speed_memory import peak_and_tokens
+from lvlm_prune.eval.speed_passes import shuffled_blocks
 from lvlm_prune.eval.speed_presets import SpeedPreset, preset_named
 from lvlm_prune.eval.speed_report import (
     clock_for,
@@ -34,6 +38,7 @@ from lvlm_prune.eval.speed_report import (
     machine,
     write,
 )
+from lvlm_prune.eval.speed_reweight import measure_reweighting
 from lvlm_prune.eval.speed_selection import measure_selection
 from lvlm_prune.eval.speed_signals import SIGNALS, measure_signals
 from lvlm_prune.eval.speed_table import sentence, summarise, table
@@ -41,7 +46,7 @@ from lvlm_prune.eval.speed_variants import IDEAL, UNPRUNED, Workload, make_workl
 
 
 def measure_speed(
-    preset: str,
+    preset: str | None,
     methods: Sequence[str] | None,
     keep: int | float | None,
     repeats: int,
@@ -49,11 +54,14 @@ def measure_speed(
     threads: int | None,
     out: Path,
     device: str,
+    reweight: Sequence[str] | None = None,
+    layers: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Measure what a preset is for, and write the results.
 
     Args:
-        preset: name of the shapes, see `speed_presets`, or `signals`.
+        preset: name of the shapes, see `speed_presets` and `speed_llm`, or `signals`; None is
+            `cpu`, or `reweight` or `layers` where such methods are named.
         methods: names of pruning methods; None is the preset's own choice.
         keep: tokens per image (int) or share of them (float); None is the preset's own budget.
         repeats: interleaved rounds that count; one more goes first to warm up.
@@ -61,6 +69,8 @@ def measure_speed(
         threads: CPU threads of torch; None is one on the CPU and torch's own choice for a GPU.
         out: folder for `speed.json` and `speed.md`.
         device: `cpu`, `cuda` or `cuda:NUMBER`.
+        reweight: names of reweighters, with a preset for them.
+        layers: names of layer methods, with a preset for them.
 
     Returns:
         What `speed.json` holds.
@@ -70,6 +80,11 @@ def measure_speed(
     """
     if threads is None and device == "cpu":
         threads = 1
+    preset, measures = _what_is_measured(preset, methods, keep, reweight, layers)
+    if measures == "reweight":
+        return measure_reweighting(preset, reweight, repeats, new_tokens, threads, out, device)
+    if measures == "layers":
+        return measure_layers(preset, layers, keep, repeats, new_tokens, threads, out, device)
     if preset == SIGNALS:
         return measure_signals(repeats, threads, out, device)
     shapes = preset_named(preset, device)
@@ -78,6 +93,40 @@ def measure_speed(
     if shapes.measures == "selection":
         return measure_selection(shapes, names, budget, repeats, threads, out, device)
     return _measure_answers(shapes, names, budget, repeats, new_tokens, threads, out, device)
+
+
+def _what_is_measured(
+    preset: str | None,
+    methods: Sequence[str] | None,
+    keep: int | float | None,
+    reweight: Sequence[str] | None,
+    layers: Sequence[str] | None,
+) -> tuple[str, str]:
+    """The preset, and what it is for: `reweight`, `layers` or `answer`.
+
+    Raises:
+        ValueError: methods of another kind than the preset's.
+    """
+    if reweight is not None and layers is not None:
+        raise ValueError("reweight and layers are measured one at a time; name one of them")
+    named = {"reweight": reweight, "layers": layers}
+    asked = [kind for kind, names in named.items() if names is not None]
+    if preset is None:
+        preset = asked[0] if asked else "cpu"
+    measures = LLM_PRESETS[preset].measures if preset in LLM_PRESETS else "answer"
+    if asked and measures != asked[0]:
+        raise ValueError(
+            f"preset {preset!r} does not measure --{asked[0]}; leave --preset out, or choose one "
+            f"of {', '.join(p.name for p in LLM_PRESETS.values() if p.measures == asked[0])}"
+        )
+    if measures != "answer" and methods is not None:
+        raise ValueError(
+            f"preset {preset!r} runs no vision encoder; name what is measured with --{measures} "
+            "instead of --method"
+        )
+    if measures == "reweight" and keep is not None:
+        raise ValueError(f"preset {preset!r} drops no tokens; leave --keep out")
+    return preset, measures
 
 
 def _measure_answers(
@@ -166,11 +215,7 @@ def adjacent_order(names: Sequence[str], draw: random.Random) -> list[tuple[int,
     Returns:
         (block, variant) pairs; a block is the ideal and one other variant.
     """
-    blocks = [[IDEAL, name] for name in names if name != IDEAL]
-    draw.shuffle(blocks)
-    for block in blocks:
-        draw.shuffle(block)
-    return [(number, name) for number, block in enumerate(blocks) for name in block]
+    return shuffled_blocks([[IDEAL, name] for name in names if name != IDEAL], draw)
 
 
 def _run_round(

@@ -11,8 +11,9 @@ seen.
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,24 +35,34 @@ def peak_and_tokens(work: Workload, answer: Answer) -> tuple[float, int]:
     Returns:
         Peak memory of the call in MiB, and the visual tokens in the LLM's KV cache.
     """
-    if work.device.type == "cuda":
-        peak, output = _peak_on_gpu(answer, work.device)
-    else:
-        peak, output = _peak_on_cpu(answer)
+    peak, output = peak_of(partial(answer, return_dict_in_generate=True), work.device)
     # The last new token is never fed back, so it is not in the cache.
     prompt = int(output.past_key_values.get_seq_length()) - (work.new_tokens - 1)
     return peak / MIB, prompt - work.preset.text_tokens
 
 
-def _peak_on_gpu(answer: Answer, device: torch.device) -> tuple[int, Any]:
+def peak_of(call: Callable[[], Any], device: torch.device) -> tuple[int, Any]:
+    """Run once and measure.
+
+    Args:
+        call: what is run.
+        device: where its tensors are.
+
+    Returns:
+        Peak memory in bytes beyond what was there before, and what the call returned.
+    """
+    return _peak_on_gpu(call, device) if device.type == "cuda" else _peak_on_cpu(call)
+
+
+def _peak_on_gpu(call: Callable[[], Any], device: torch.device) -> tuple[int, Any]:
     """Bytes by the counters of the caching allocator."""
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    output = answer(return_dict_in_generate=True)
+    output = call()
     return torch.cuda.max_memory_allocated(device) - before, output
 
 
-def _peak_on_cpu(answer: Answer) -> tuple[int, Any]:
+def _peak_on_cpu(call: Callable[[], Any]) -> tuple[int, Any]:
     """Bytes by the profiler's list of allocations."""
     with TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"
@@ -59,7 +70,7 @@ def _peak_on_cpu(answer: Answer) -> tuple[int, Any]:
             _quiet_stderr(),
             profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run,
         ):
-            output = answer(return_dict_in_generate=True)
+            output = call()
         run.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
     return highest_sum(events), output

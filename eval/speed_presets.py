@@ -200,7 +200,10 @@ def preset_named(name: str, device: str) -> SpeedPreset:
             says what can be run instead.
     """
     if name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}, signals")
+        raise ValueError(
+            f"unknown preset {name!r}; known: {', '.join(PRESETS)}, signals, and those of "
+            "--reweight and --layers"
+        )
     check_device(device)
     if PRESETS[name].needs_gpu and device == "cpu":
         raise ValueError(

@@ -1,0 +1,327 @@
+"""What reweighting costs: `lvlm-prune speed --reweight`.
+
+In: cases (an LLM and a prompt length) and reweighters. Out: for each case the prefill of the plain
+model (SDPA), of each reweighter under its row split, and of VAR with all rows in eager attention,
+beside a decode step. Every variant runs next to a plain run of its own. An LLM of one layer edits
+it, although a reweighter of 32 layers spares some, so the ratios are those of the layers that are
+edited.
+
+Nothing is timed that changes nothing: in a run before, the edits are watched and must move
+attention or scale heads, at prefill or while decoding. What a reweighter does around the passes of
+the LLM is not in the times: marks that the encoder or a first answer would give (PAINT, RESTORE,
+ILVAD) are drawn at random, and the second branch of contrasts does not run.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lvlm_prune.decoder_call import coming_marks
+from lvlm_prune.eval.speed_eager import EagerReweighting
+from lvlm_prune.eval.speed_llm import RULE, Case, LlmWork, llm_preset_named, make_llm_work
+from lvlm_prune.eval.speed_memory import peak_of
+from lvlm_prune.eval.speed_passes import (
+    PASSES,
+    Row,
+    Variant,
+    median_times,
+    paired_ratio,
+    run_passes,
+)
+from lvlm_prune.eval.speed_report import (
+    clock_for,
+    command,
+    environment,
+    limited_threads,
+    machine,
+    markdown_table,
+    write,
+)
+from lvlm_prune.report import MIB
+from lvlm_prune.reweight.contract import AttentionRows, Edited
+from lvlm_prune.reweight.engine import Reweighting
+from lvlm_prune.reweight.registry import reweighter_named
+
+PLAIN, EAGER = "plain SDPA", "var, all rows eager"
+HEADER = (
+    "LLM layer, T",
+    "variant",
+    "rows edited",
+    "prefill ms",
+    "x plain",
+    "attention ms",
+    "x plain",
+    "decode ms/token",
+    "x plain",
+    "peak MiB",
+)
+
+
+@dataclass
+class Moved:
+    """What the edits did in one prefill and its decode steps.
+
+    Args:
+        rows: rows of the prompt that may change, of one layer.
+        heads: heads of such rows, all layers and passes.
+        changed: those whose weights or outputs changed.
+        mass: attention that went elsewhere, summed over them.
+    """
+
+    rows: int = 0
+    heads: int = 0
+    changed: int = 0
+    mass: float = 0.0
+
+    def watch(self, edit: Callable[..., Edited], rows: AttentionRows, **options: Any) -> Edited:
+        """Run an edit and count."""
+        edited = edit(rows, **options)
+        may = rows.edited[:, None].expand(rows.logits.shape[:3])
+        moved = (edited.weights - rows.weights).abs().sum(dim=-1) / 2
+        scaled = torch.zeros_like(may) if edited.heads is None else edited.heads != 1
+        self.rows = max(self.rows, int(rows.edited.sum()))
+        self.heads += int(may.sum())
+        self.changed += int((may & ((moved > 1e-6) | scaled)).sum())
+        self.mass += float(moved[may].sum())
+        return edited
+
+    def shares(self) -> dict[str, float]:
+        """JSON-ready: rows, share of heads that changed, and attention that each of them moved."""
+        return {
+            "rows": self.rows,
+            "changed": self.changed / max(1, self.heads),
+            "moved": self.mass / max(1, self.changed),
+        }
+
+
+def measure_reweighting(
+    preset: str,
+    names: Sequence[str] | None,
+    repeats: int,
+    new_tokens: int,
+    threads: int | None,
+    out: Path,
+    device: str,
+) -> dict[str, Any]:
+    """Time the reweighters of a preset's cases, and write the results.
+
+    Args:
+        preset: name, see `speed_llm`.
+        names: reweighters; None is the preset's own choice.
+        repeats: interleaved rounds that count; every variant runs before them, to warm up.
+        new_tokens: decode steps.
+        threads: CPU threads of torch.
+        out: folder for `speed.json` and `speed.md`.
+        device: torch device.
+
+    Returns:
+        What `speed.json` holds.
+
+    Raises:
+        ValueError: a preset or device that cannot be run, or a reweighter that changes nothing.
+        UnknownMethodError: no such reweighter.
+    """
+    chosen = llm_preset_named(preset, "reweight", device)
+    names = list(dict.fromkeys(chosen.methods.split(",") if names is None else names))
+    for name in names:
+        reweighter_named(name)
+    cases = {}
+    with limited_threads(threads):
+        clock, facts = clock_for(device), environment(torch.device(device))
+        for case in chosen.cases:
+            work = make_llm_work(case, device, new_tokens)
+            cases[case.name] = _measure_case(work, names, repeats, clock)
+    results = {
+        "settings": {
+            "preset": preset,
+            "reweight": ",".join(names),
+            "repeats": repeats,
+            "new_tokens": new_tokens,
+            "threads": threads,
+            "device": device,
+        },
+        "clock": clock,
+        "environment": facts,
+        "cases": cases,
+        "meaning": sentence(cases),
+    }
+    write(results, _page(results), out)
+    return results
+
+
+def _measure_case(work: LlmWork, names: Sequence[str], repeats: int, clock: str) -> dict[str, Any]:
+    """Watch, measure memory and time one LLM."""
+    variants: dict[str, Variant] = {PLAIN: partial(_plain, work)}
+    variants |= {name: partial(reweighted, work, name) for name in names}
+    if "var" in names:
+        variants[EAGER] = partial(eager, work, "var")
+    moved = {name: watched(work, variants[name]) for name in variants if name != PLAIN}
+    peaks = {name: _peak(work, variant) for name, variant in variants.items()}
+    blocks = [[PLAIN, name] for name in variants if name != PLAIN]
+    rows = run_passes(work, variants, blocks, repeats)
+    return {
+        "case": asdict(work.case),
+        "variants": {
+            name: _summary(rows, name, clock, peaks[name], moved.get(name)) for name in variants
+        },
+        "rounds": rows,
+    }
+
+
+def _summary(
+    rows: Sequence[Row], name: str, clock: str, peak: float, moved: dict[str, float] | None
+) -> dict[str, Any]:
+    """One variant over all rounds."""
+    times = median_times(rows, name, clock)
+    ratios = {measure: paired_ratio(rows, name, PLAIN, measure, clock) for measure in PASSES}
+    return {
+        "times": {measure: asdict(value) for measure, value in times.items()},
+        "of_plain": {measure: asdict(value) for measure, value in ratios.items()},
+        "peak_mib": peak,
+        "edits": moved,
+    }
+
+
+def edited_layers(case: Case, name: str) -> set[int]:
+    """The decoder layers that are edited."""
+    method, depth = reweighter_named(name), case.llm.depth
+    if case.every_layer:
+        return set(range(depth))
+    return set(method.layers(method.complete({}), depth))
+
+
+@contextmanager
+def reweighted(work: LlmWork, name: str) -> Iterator[Any]:
+    """The model under a reweighter's row split."""
+    method = reweighter_named(name)
+    names = (*method.encoder, "evidence") if method.pre_run else method.encoder
+    generator = torch.Generator().manual_seed(0)
+    drawn = {
+        mark: torch.randint(0, 2, work.ids.shape, generator=generator).to(work.ids.device)
+        for mark in names
+    }
+    # RESTORE reads sizes, of which 1 means unmerged.
+    marks = {mark: values.float() + (mark == "size") for mark, values in drawn.items()}
+    token = coming_marks.set(marks or None)
+    try:
+        with Reweighting(work.model, name, RULE) as reweighting:
+            reweighting.edited = edited_layers(work.case, name)
+            yield reweighting
+    finally:
+        coming_marks.reset(token)
+
+
+@contextmanager
+def eager(work: LlmWork, name: str) -> Iterator[Any]:
+    """The same edits with all rows in eager attention."""
+    layers = edited_layers(work.case, name)
+    with EagerReweighting(work.model, name, layers, RULE) as reweighting:
+        yield reweighting
+
+
+@contextmanager
+def _plain(work: LlmWork) -> Iterator[None]:
+    """The model as it is."""
+    yield
+
+
+def watched(work: LlmWork, variant: Variant) -> dict[str, float]:
+    """Run once and count what the edits change.
+
+    Raises:
+        ValueError: nothing changed.
+    """
+    moved = Moved()
+    with variant() as reweighting, torch.inference_mode():
+        method = reweighting.method
+        reweighting.method = replace(method, edit=partial(moved.watch, method.edit))
+        work.decode(work.prefill().past_key_values)
+    if not moved.changed:
+        raise ValueError(
+            f"reweight {method.name!r} changes nothing on these random weights, so its time would "
+            "mean nothing; leave it out of --reweight"
+        )
+    return moved.shares()
+
+
+def _peak(work: LlmWork, variant: Variant) -> float:
+    """Peak memory of a prefill beyond weights and inputs, MiB; the KV cache is in it."""
+    with variant(), torch.inference_mode():
+        return peak_of(work.prefill, work.ids.device)[0] / MIB
+
+
+def _ratio(value: dict[str, float]) -> str:
+    """A ratio with its quartiles."""
+    return f"{value['median']:.3f} ({value['q1']:.3f}-{value['q3']:.3f})"
+
+
+def _cells(case: str, name: str, one: dict[str, Any]) -> tuple[str, ...]:
+    """One line of the table."""
+    cells = [case, name, "-" if one["edits"] is None else str(one["edits"]["rows"])]
+    for measure, digits in (("prefill", 0), ("attention", 0), ("decode", 1)):
+        cells.append(f"{one['times'][measure]['median']:.{digits}f}")
+        cells.append(_ratio(one["of_plain"][measure]))
+    return (*cells, f"{one['peak_mib']:.0f}")
+
+
+def sentence(cases: dict[str, Any]) -> str:
+    """What the table means."""
+    found = [
+        (one["of_plain"]["prefill"]["median"], name, case)
+        for case, results in cases.items()
+        for name, one in results["variants"].items()
+        if name not in (PLAIN, EAGER)
+    ]
+    highest, name, case = max(found)
+    text = f"A reweighted prefill takes at most {highest:.3f} of plain SDPA's ({name}, {case})"
+    slow = [
+        one["variants"][EAGER]["of_plain"]["prefill"]["median"]
+        for one in cases.values()
+        if EAGER in one["variants"]
+    ]
+    if slow:
+        text += f", with all rows in eager attention {min(slow):.2f} to {max(slow):.2f}"
+    edits = [one["variants"]["var"]["edits"] for one in cases.values() if "var" in one["variants"]]
+    if edits:
+        text += (
+            f". VAR's gates are open for {min(one['changed'] for one in edits):.0%} of the heads "
+            f"and rows or more, each of which moves {min(one['moved'] for one in edits):.1%} of "
+            "its attention or more"
+        )
+    return text + "."
+
+
+def _page(results: dict[str, Any]) -> str:
+    """What was run, the table, and what it means."""
+    table = [HEADER]
+    lines = []
+    for name, results_of_case in results["cases"].items():
+        case = results_of_case["case"]
+        lines.append(
+            f"{name}: {case['llm']['depth']} layer(s) of width {case['llm']['width']}, MLP "
+            f"{case['llm']['mlp']}, {case['visual']} visual and {case['text']} text tokens, half "
+            "of them behind the image."
+        )
+        for variant, one in results_of_case["variants"].items():
+            table.append(_cells(name, variant, one))
+    dtype = next(iter(results["cases"].values()))["case"]["dtype"]
+    return "\n".join(
+        [
+            command(results["settings"]),
+            "",
+            f"Random weights ({dtype}), sinks planted. "
+            f"{machine(results['environment'], results['clock'])}; medians of the rounds; ratios "
+            "to the plain run next to it, with their quartiles; attention is the part of the "
+            "prefill inside attention modules.",
+            *lines,
+            "",
+            markdown_table(table),
+            "",
+            results["meaning"],
+        ]
+    )
