@@ -1,7 +1,7 @@
 """Answer every question greedily with the stock `generate`, on prompts that a choice shortened.
 
-In: questions and the choices of one stage. Out: the raw answers. A batch holds prompts of nearly
-the same length, padded on the left. The answers are those of `attach(model, ...)` followed by
+In: questions and the choices of one stage. Out: the answers. A batch holds prompts of nearly the
+same length, padded on the left. The answers are those of `attach(model, ...)` followed by
 `model.generate(**processor(...))`, by the same code, only cheaper: an image is encoded once, and
 pruned once unless the method reads the question.
 """
@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
-import torch
-
+from lvlm_prune.config import PruneConfig
+from lvlm_prune.eval.attached import Answer, answering, contrasts
 from lvlm_prune.eval.chosen import Chosen
-from lvlm_prune.eval.questions import Asked, Questions
-from lvlm_prune.eval.workers import divided_threads, giving_up
-from lvlm_prune.generation import PrunedGenerate
+from lvlm_prune.eval.questions import Questions
+from lvlm_prune.eval.workers import CPU_WORKERS, divided_threads, giving_up
 
 MAX_NEW_TOKENS = 4  # yes or no needs one or two; `generate` ends at the end token anyway
 
@@ -26,7 +25,9 @@ def answer_all(
     chosen: Chosen,
     batch_size: int,
     done: Callable[[int], Any] = lambda count: None,
-) -> dict[int, str]:
+    config: PruneConfig | None = None,
+    longest: int = MAX_NEW_TOKENS,
+) -> dict[int, Answer]:
     """Answer some questions of a run.
 
     Args:
@@ -35,34 +36,29 @@ def answer_all(
         chosen: the visual tokens of the run.
         batch_size: questions in one batch.
         done: called with the number of questions of each finished batch.
+        config: of the run, where it does more than the stage that chose.
+        longest: new tokens of an answer at most.
 
     Returns:
-        The raw answers by place, without special tokens.
+        The answers by place.
     """
-    answers: dict[int, str] = {}
+    config = config or chosen.stage.config
+    answers: dict[int, Answer] = {}
     with (
-        divided_threads(questions.loaded.model.device) as workers,
+        answering(questions, chosen, config, longest) as answer,
+        divided_threads(
+            questions.loaded.model.device, 1 if contrasts(config) else CPU_WORKERS
+        ) as workers,
         giving_up(ThreadPoolExecutor(workers)) as pool,
     ):
         running = {}
         for batch in batches(questions, places, batch_size):
             asked = [questions.asked[place] for place in batch]
-            running[pool.submit(answer_batch, questions, asked, chosen)] = batch
+            running[pool.submit(answer, asked)] = batch
         for future in as_completed(running):
             answers.update(zip(running[future], future.result(), strict=True))
             done(len(running[future]))
     return answers
-
-
-@torch.inference_mode()
-def answer_batch(questions: Questions, asked: Sequence[Asked], chosen: Chosen) -> list[str]:
-    """Answer one batch of questions."""
-    loaded, arguments = questions.loaded, questions.arguments(asked)
-    stage = chosen.ready(chosen.choices(asked, arguments))
-    generate = PrunedGenerate(stage, lambda report: None, loaded.model.generate)
-    output = generate(**arguments, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-    new = output[:, arguments["input_ids"].shape[1] :]
-    return loaded.processor.batch_decode(new, skip_special_tokens=True)
 
 
 def batches(questions: Questions, places: Sequence[int], size: int) -> Iterator[list[int]]:

@@ -29,10 +29,18 @@ class ReadyStage(BoundaryStage):
         stage: the stage that chose.
         choices: for each prompt of the call, the choice for its only image.
         like: an encoder output of the same model.
+        marks: numbers of the tokens that are handed to the LLM, out of the stage's.
     """
 
-    def __init__(self, stage: BoundaryStage, choices: list[Choice], like: Encoded) -> None:
+    def __init__(
+        self,
+        stage: BoundaryStage,
+        choices: list[Choice],
+        like: Encoded,
+        marks: tuple[str, ...] = (),
+    ) -> None:
         self.__dict__.update(stage.__dict__)
+        self.marks = marks
         self._choices = choices
         self._like = replace(like, groups=[])
 
@@ -86,9 +94,9 @@ class Chosen:
             with_question(encoded, stage.adapter, stage.request, arguments, "image", stage.clip)
         )
 
-    def ready(self, choices: list[Choice]) -> ReadyStage:
+    def ready(self, choices: list[Choice], marks: tuple[str, ...] = ()) -> ReadyStage:
         """A stage that hands these choices to a call with one image a prompt."""
-        return ReadyStage(self.stage, choices, self._like)
+        return ReadyStage(self.stage, choices, self._like, marks)
 
 
 def singles(encoded: Encoded) -> list[Single]:

@@ -1,12 +1,13 @@
 """The `eval` command: check the settings, run a grid for each model, write the files.
 
 In: the command line's values. Out: in the given folder one folder a run, `results.json`,
-`table.md`, `accuracy.png`, `overlays.png` and `budgets.png`; with several models such a folder for
-each of them, and `table.md` and `results.json` of all. The first part of the table is printed.
+`table.md`, `accuracy.png`, `overlays.png` and `budgets.png`, and with runs inside the LLM
+`inside.md` and `inside.png`; with several models such a folder for each of them, and the tables and
+`results.json` of all. The first part of the table is printed.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,19 @@ import typer
 
 from lvlm_prune import __version__
 from lvlm_prune.config import PruneConfig
+from lvlm_prune.eval.caption import Scenes, load_scenes
 from lvlm_prune.eval.configs import grid_configs, runnable
 from lvlm_prune.eval.grid import Grid
+from lvlm_prune.eval.inside import UNPRUNED, Inside, inside_configs, runnable_inside
+from lvlm_prune.eval.inside_models import inside_text
+from lvlm_prune.eval.inside_plot import plot_inside
+from lvlm_prune.eval.inside_table import inside_parts
 from lvlm_prune.eval.models_table import ModelResults, models_table
 from lvlm_prune.eval.pictures import budgets_picture, methods_picture, save_png
 from lvlm_prune.eval.plot import check_plot_extra, plot_accuracy
 from lvlm_prune.eval.prefill import StageTimes
 from lvlm_prune.eval.probe import Probe, load_probe
-from lvlm_prune.eval.results import RunResult, as_json, write_run, write_text
+from lvlm_prune.eval.results import as_json, write_run, write_text
 from lvlm_prune.eval.table import budgets, table_text
 from lvlm_prune.loading import Loaded, load
 from lvlm_prune.methods import METHODS
@@ -49,6 +55,9 @@ class EvalSettings:
         batch_size: questions in one batch.
         seed: seed of methods that draw and of the bootstrap.
         device: torch device.
+        inside: what is run inside the LLM, on each method and budget; with the method `identity`
+            on the unpruned prompt.
+        captions: whether every run captions the images too.
     """
 
     keeps: Sequence[int | float]
@@ -64,6 +73,8 @@ class EvalSettings:
     batch_size: int = 64
     seed: int = 0
     device: str = "cpu"
+    inside: Inside = Inside()
+    captions: bool = False
 
 
 def evaluate_benchmark(settings: EvalSettings, out: Path) -> list[ModelResults]:
@@ -89,6 +100,7 @@ def evaluate_benchmark(settings: EvalSettings, out: Path) -> list[ModelResults]:
     from lvlm_prune.assets import probe_path
 
     probe = load_probe(probe_path(), settings.limit)
+    scenes = load_scenes(probe_path()) if settings.captions else None
     names = list(dict.fromkeys(settings.models))
     several = len(names) > 1
     if several:
@@ -98,13 +110,14 @@ def evaluate_benchmark(settings: EvalSettings, out: Path) -> list[ModelResults]:
     for name in names:
         loaded = load(name, settings.device, settings.plant)
         folder = out / Path(loaded.name).name if several else out
-        found.append(_evaluate(settings, loaded, probe, folder, printing=not several))
+        found.append(_evaluate(settings, loaded, probe, scenes, folder, printing=not several))
     if several:
         text = models_table(found)
         runs = [{**each.about, "runs": [r.to_dict() for r in each.results]} for each in found]
         write_text(out / "results.json", as_json(runs))
         write_text(out / "table.md", text)
-        _print(text)
+        _write_inside(found, out)
+        _print("\n\n".join([text, inside_text(found)]))
     typer.echo(f"\nAll runs, pictures and answers: {out}")
     return found
 
@@ -132,26 +145,40 @@ def _configs(settings: EvalSettings, loaded: Loaded) -> tuple[list[PruneConfig],
     kept, why = runnable(loaded.model, configs)
     if settings.methods is not None and why:
         raise ValueError(f"{loaded.name}: {next(iter(why.values()))}")
-    return kept, why
+    unpruned = [replace(UNPRUNED, seed=settings.seed)]
+    bases = [*(unpruned if UNPRUNED.method in names else []), *kept]
+    inner = inside_configs(bases, settings.inside)
+    try:
+        inner, refused = runnable_inside(loaded.model, inner, settings.inside.optional)
+    except ValueError as error:
+        raise ValueError(f"{loaded.name}: {error}") from error
+    return [*kept, *inner], {**why, **refused}
 
 
 def _evaluate(
-    settings: EvalSettings, loaded: Loaded, probe: Probe, out: Path, printing: bool
+    settings: EvalSettings,
+    loaded: Loaded,
+    probe: Probe,
+    scenes: Scenes | None,
+    out: Path,
+    printing: bool,
 ) -> ModelResults:
     """Run the grid of one model and write its folder."""
     configs, left_out = _configs(settings, loaded)
     for reason in left_out.values():
         typer.echo(f"{loaded.name} without this one: {reason}", err=True)
-    grid = Grid(loaded, probe, configs, settings.batch_size, settings.seed, settings.pairs)
+    grid = Grid(loaded, probe, configs, settings.batch_size, settings.seed, settings.pairs, scenes)
     out.mkdir(parents=True, exist_ok=True)
     results = grid.run()
     base, timing = grid.measure(results)
     about = {"benchmark": settings.benchmark, **_about(grid), "timing": timing}
     about["left_out"] = left_out
-    _write(grid, results, base, about, out)
+    found = ModelResults(results, about)
+    _write(grid, found, base, out)
     if printing:
-        _print(table_text(results, about, base).split("## Every run")[0])
-    return ModelResults(results, about)
+        first = table_text(found.plain, about, base).split("## Every run")[0]
+        _print("\n\n".join([first, *inside_parts(results)]))
+    return found
 
 
 def _print(markdown: str) -> None:
@@ -166,7 +193,7 @@ def _about(grid: Grid) -> dict[str, Any]:
         "planted_sinks": grid.loaded.planted,
         "images": len(grid.probe.images),
         "questions": len(grid.probe.items),
-        "asked": len(grid.questions.asked),
+        "asked": len(grid.questions.asked) - len(grid.captioned),
         "prompt": grid.loaded.prompt("{question}"),
         "lvlm_prune": __version__,
         "torch": torch.__version__,
@@ -174,26 +201,30 @@ def _about(grid: Grid) -> dict[str, Any]:
     }
 
 
-def _write(
-    grid: Grid,
-    results: Sequence[RunResult],
-    base: StageTimes,
-    about: dict[str, Any],
-    out: Path,
-) -> None:
+def _write(grid: Grid, found: ModelResults, base: StageTimes, out: Path) -> None:
     """Write the files of a grid; a run's own folder comes first, the table last."""
-    for result in results:
+    about, plain = found.about, found.plain
+    for result in found.results:
         write_run(result, out, about)
     title = f"{about['model']} on the {about['benchmark']}, {about['images']} images"
-    plot_accuracy(results, title, out / "accuracy.png")
-    found = budgets(results)
-    if found:
-        middle = found[len(found) // 2]
-        picture = methods_picture(grid, results, middle)
+    kept = budgets(plain)
+    if kept:
+        plot_accuracy(plain, title, out / "accuracy.png")
+        picture = methods_picture(grid, plain, kept[len(kept) // 2])
         save_png(picture, out / "overlays.png")
-        label = next((r.label for r in results if r.config.method == "cls"), results[1].label)
-        picture = budgets_picture(grid, results, label)
+        label = next((r.label for r in plain if r.config.method == "cls"), plain[1].label)
+        picture = budgets_picture(grid, plain, label)
         save_png(picture, out / "budgets.png")
-    runs = [result.to_dict() for result in results]
+    if found.inside:
+        plot_inside(found.results, title, out / "inside.png")
+    _write_inside([found], out)
+    runs = [result.to_dict() for result in found.results]
     write_text(out / "results.json", as_json({**about, "runs": runs}))
-    write_text(out / "table.md", table_text(results, about, base))
+    write_text(out / "table.md", table_text(plain, about, base, inside_parts(found.results)))
+
+
+def _write_inside(found: Sequence[ModelResults], out: Path) -> None:
+    """Write what was done inside the LLM, if anything was."""
+    text = inside_text(found)
+    if text:
+        write_text(out / "inside.md", text)

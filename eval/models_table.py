@@ -12,7 +12,7 @@ from lvlm_prune.eval.results import RunResult
 from lvlm_prune.eval.table import budgets, legend, mark_of, markdown, not_above
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelResults:
     """The runs of one model.
 
@@ -23,6 +23,16 @@ class ModelResults:
 
     results: Sequence[RunResult]
     about: Mapping[str, Any]
+
+    @property
+    def plain(self) -> list[RunResult]:
+        """The runs with nothing inside the LLM."""
+        return [run for run in self.results if not run.inside]
+
+    @property
+    def inside(self) -> list[RunResult]:
+        """The other ones."""
+        return [run for run in self.results if run.inside]
 
     @property
     def unpruned(self) -> RunResult:
@@ -39,16 +49,24 @@ def models_table(models: Sequence[ModelResults]) -> str:
         f"{about['images']} images, {about['questions']} benchmark lines "
         f"({about['asked']} distinct questions), greedy answers of the stock `generate`. "
         + _unpruned(models),
+    ]
+    if any(len(model.plain) > 1 for model in models):
+        parts += _method_parts(models)
+    return "\n\n".join(parts) + "\n"
+
+
+def _method_parts(models: Sequence[ModelResults]) -> list[str]:
+    """Accuracy and yes-ratio of the methods before the LLM."""
+    return [
         "## Presence accuracy in %, by model and visual tokens",
         _table(models, lambda run: f"{100 * run.accuracy:.1f}{mark_of(run)}"),
         legend(),
-        *(f"**{model.about['model']}.** {not_above(model.results)}" for model in models),
+        *(f"**{model.about['model']}.** {not_above(model.plain)}" for model in models),
         "## Yes-ratio in %, by model and visual tokens",
         _table(models, lambda run: f"{100 * run.yes_ratio:.1f}"),
         "Half of the questions are to be answered with yes. A lower ratio: objects are overlooked; "
         "a higher one: objects are made up. " + _unpruned(models, "yes_ratio"),
     ]
-    return "\n\n".join(parts) + "\n"
 
 
 def _unpruned(models: Sequence[ModelResults], name: str = "accuracy") -> str:
@@ -63,16 +81,14 @@ def _unpruned(models: Sequence[ModelResults], name: str = "accuracy") -> str:
 
 def _table(models: Sequence[ModelResults], cell: Callable[[RunResult], str]) -> str:
     """Methods down, models and their budgets across."""
-    columns = [(model, kept) for model in models for kept in budgets(model.results)]
+    columns = [(model, kept) for model in models for kept in budgets(model.plain)]
     heads = [
         f"{model.about['model']}<br>{kept} ({kept / model.unpruned.total:.0%})"
         for model, kept in columns
     ]
-    cells = [{(run.label, run.kept): cell(run) for run in model.results} for model in models]
+    cells = [{(run.label, run.kept): cell(run) for run in model.plain} for model in models]
     places = [models.index(model) for model, _ in columns]
-    labels = dict.fromkeys(
-        run.label for model in models for run in model.results if not run.unpruned
-    )
+    labels = dict.fromkeys(run.label for model in models for run in model.plain if not run.unpruned)
     rows = [
         [
             label,

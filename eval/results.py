@@ -1,10 +1,12 @@
 """Score one run and write its folder: config.json, results.json, answers.jsonl.
 
-In: items, raw answers, and what was kept. Out: `RunResult` and three files, each written under a
-temporary name first, so that a run that was interrupted leaves no half file.
+In: items, raw answers, and what was kept. Out: `RunResult` and three files (with captions a fourth,
+captions.jsonl), each written under a temporary name first, so that a run that was interrupted
+leaves no half file.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +17,10 @@ from numpy.typing import NDArray
 
 from lvlm_prune.config import PruneConfig
 from lvlm_prune.eval import mme, pope
+from lvlm_prune.eval.caption import Captioned
+from lvlm_prune.eval.inside import inside_label
 from lvlm_prune.eval.interval import Interval
+from lvlm_prune.eval.layer_use import LayerUse
 from lvlm_prune.eval.prefill import Timing
 from lvlm_prune.eval.probe import MME_TASKS, POPE_SPLITS, Item
 
@@ -37,7 +42,7 @@ class SinkCount:
 
 @dataclass
 class RunResult:
-    """One method at one budget.
+    """One method at one budget, with or without something inside the LLM.
 
     Args:
         config: what was asked for.
@@ -47,11 +52,20 @@ class RunResult:
         answers: raw answer to each line.
         pope: score of each split.
         mme: score of each task; empty where the pairs were not asked.
-        same_as: name of an earlier run that kept exactly the same rows, or None.
+        same_as: name of an earlier run that kept exactly the same rows and did the same inside the
+            LLM, or None.
         sinks: ViT sinks, or None where nobody looked for them.
-        against_random: difference to `random` at the same budget, or None.
+        against_random: difference to `random` at the same budget, or None; of a stage inside the
+            LLM to random tokens at the same layers.
         timing: prefill times, or None.
         seconds: wall time of choosing and answering; little where another run's answers served.
+        stages: how many tokens go on from which layer, None where the method decides; or None.
+        use: what the stages inside the LLM spent, or None.
+        control_of: label of the run whose measured tokens this control has, or None.
+        against_base: difference to the same run without its reweighting, or else without its
+            stages; None before the LLM.
+        changed: share of POPE answers that differ from that run's, or None.
+        captions: what the run said of each image, or None.
     """
 
     config: PruneConfig
@@ -66,26 +80,47 @@ class RunResult:
     against_random: Interval | None = None
     timing: Timing | None = None
     seconds: float = 0.0
+    stages: Mapping[int, int | float | None] | None = None
+    use: LayerUse | None = None
+    control_of: str | None = None
+    against_base: Interval | None = None
+    changed: float | None = None
+    captions: Captioned | None = None
+
+    @property
+    def inside(self) -> bool:
+        """Whether something happens inside the LLM."""
+        return self.config.layers is not None or self.config.reweight is not None
 
     @property
     def unpruned(self) -> bool:
         """Whether this is the baseline."""
-        return self.config.method == "identity"
+        return self.config.method == "identity" and not self.inside
 
     @property
-    def label(self) -> str:
-        """Name of the run in tables."""
-        if self.unpruned:
+    def base(self) -> str:
+        """Name of what reaches the LLM."""
+        if self.config.method == "identity":
             return "unpruned"
         added = ", ".join(part.replace("-", " ") for part in self._settings)
         return self.config.method + (f" ({added})" if added else "")
 
     @property
+    def label(self) -> str:
+        """Name of the run in tables."""
+        if self.control_of is not None:
+            return f"random as {self.control_of}"
+        return inside_label(self.config) if self.inside else self.base
+
+    @property
     def name(self) -> str:
         """Name of the run's folder."""
-        if self.unpruned:
-            return "unpruned"
-        return "-".join([self.config.method, str(self.kept), *self._settings])
+        base = "unpruned"
+        if self.config.method != "identity":
+            base = "-".join([self.config.method, str(self.kept), *self._settings])
+        if not self.inside:
+            return base
+        return f"{base}-{re.sub('[^a-z0-9._]+', '-', self.label.lower())}"
 
     @property
     def _settings(self) -> list[str]:
@@ -127,10 +162,12 @@ class RunResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the answers."""
-        against = self.against_random
+        config = self.config
         return {
             "run": self.name,
             "method": self.config.method,
+            "layers": None if config.layers is None else self._layers(config.layers.to_dict()),
+            "reweight": None if config.reweight is None else config.reweight.to_dict(),
             "sinks": self.config.sinks,
             "per": self.config.per,
             "order": self.config.order,
@@ -141,14 +178,28 @@ class RunResult:
                 "accuracy": self.accuracy,
                 "f1": self.f1,
                 "yes_ratio": self.yes_ratio,
-                "minus_random": None if against is None else asdict(against),
+                "minus_random": _interval(self.against_random),
+                "minus_base": _interval(self.against_base),
             },
+            "changed_answers": self.changed,
             "pope": {split: score.to_dict() for split, score in self.pope.items()},
             "mme": {task: score.to_dict() for task, score in self.mme.items()},
             "vit_sinks": None if self.sinks is None else asdict(self.sinks),
             "prefill": None if self.timing is None else self.timing.to_dict(),
+            "captions": None if self.captions is None else self.captions.to_dict(),
             "seconds": round(self.seconds, 1),
         }
+
+    def _layers(self, schedule: dict[str, Any]) -> dict[str, Any]:
+        """The schedule as it was asked for and as it ran, and what it spent."""
+        ran = {str(layer): keep for layer, keep in (self.stages or {}).items()}
+        use = {} if self.use is None else self.use.to_dict()
+        return {**schedule, "ran": ran, "control_of": self.control_of, **use}
+
+
+def _interval(found: Interval | None) -> dict[str, float] | None:
+    """An interval for a result file."""
+    return None if found is None else asdict(found)
 
 
 def score_pope(items: Sequence[Item], answers: Sequence[str]) -> dict[str, pope.PopeScore]:
@@ -191,6 +242,9 @@ def write_run(result: RunResult, folder: Path, about: Mapping[str, Any]) -> None
     write_text(own / "config.json", as_json({**about, "prune": result.config.to_dict()}))
     write_text(own / "results.json", as_json(result.to_dict()))
     write_text(own / "answers.jsonl", "".join(f"{line}\n" for line in _answer_lines(result)))
+    if result.captions is not None:
+        lines = (json.dumps(row, ensure_ascii=False) for row in result.captions.lines())
+        write_text(own / "captions.jsonl", "".join(f"{line}\n" for line in lines))
 
 
 def _answer_lines(result: RunResult) -> Iterable[str]:

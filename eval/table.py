@@ -1,8 +1,9 @@
 """The results of a grid as Markdown.
 
-In: scored runs. Out: the text of `table.md`: presence accuracy by method and budget, every
-number of every run, and where they were asked the MME pairs and the ViT sinks. Runs that are no
-better than the controls stand there like all others, and are named.
+In: scored runs with nothing inside the LLM. Out: the text of `table.md` about them: presence
+accuracy by method and budget, every number of every run, and where they were asked the MME pairs
+and the ViT sinks. Runs that are no better than the controls stand there like all others, and are
+named.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,13 +17,19 @@ from lvlm_prune.eval.results import RunResult
 MARKS = {"above": "", "level": " °", "below": " †"}
 
 
-def table_text(results: Sequence[RunResult], about: Mapping[str, Any], base: StageTimes) -> str:
+def table_text(
+    results: Sequence[RunResult],
+    about: Mapping[str, Any],
+    base: StageTimes,
+    more: Sequence[str] = (),
+) -> str:
     """The whole file.
 
     Args:
         results: the unpruned run first, then the others.
         about: model, benchmark, number of images and questions, timing batch.
         base: stage times of the unpruned model.
+        more: parts to add.
     """
     parts = [
         f"# {about['benchmark']} on {about['model']}",
@@ -42,7 +49,7 @@ def table_text(results: Sequence[RunResult], about: Mapping[str, Any], base: Sta
         parts += ["## MME pairs: accuracy + accuracy+ (0..200, guessing 50)", _mme_table(results)]
     if any(result.sinks for result in results):
         parts += ["## ViT sink tokens", _sink_table(results)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *more]) + "\n"
 
 
 def legend() -> str:
@@ -122,7 +129,7 @@ def _run_table(results: Sequence[RunResult]) -> str:
                 result.label,
                 f"{result.kept} of {result.total}",
                 f"{100 * result.accuracy:.1f}",
-                _difference(result.against_random),
+                difference_cell(result.against_random),
                 f"{100 * result.f1:.1f}",
                 f"{100 * result.yes_ratio:.1f}",
                 "1.00" if timing is None else f"{timing.llm_ratio:.2f}",
@@ -132,12 +139,13 @@ def _run_table(results: Sequence[RunResult]) -> str:
     return markdown(heads, rows)
 
 
-def _difference(against: Interval | None) -> str:
-    """A difference in percentage points with its interval."""
+def difference_cell(against: Interval | None, marked: bool = True) -> str:
+    """A difference in percentage points with its interval, and its mark."""
     if against is None:
         return ""
     low, high = 100 * against.low, 100 * against.high
-    return f"{100 * against.difference:+.1f} [{low:+.1f}, {high:+.1f}]{MARKS[against.verdict]}"
+    mark = MARKS[against.verdict] if marked else ""
+    return f"{100 * against.difference:+.1f} [{low:+.1f}, {high:+.1f}]{mark}"
 
 
 def _timing_note(about: Mapping[str, Any], base: StageTimes) -> str:

@@ -18,18 +18,19 @@ Made = TypeVar("Made")
 
 
 @contextmanager
-def divided_threads(device: torch.device) -> Iterator[int]:
+def divided_threads(device: torch.device, most: int = CPU_WORKERS) -> Iterator[int]:
     """Divide torch's threads among workers inside the block.
 
     Args:
         device: where the model is.
+        most: workers on a CPU at most.
 
     Yields:
         The number of workers. Each has `torch.get_num_threads()` threads, also new ones, as the
         setting is the process's.
     """
     threads = torch.get_num_threads()
-    workers = min(CPU_WORKERS, threads) if device.type == "cpu" else 1
+    workers = min(most, threads) if device.type == "cpu" else 1
     torch.set_num_threads(threads // workers)
     try:
         yield workers

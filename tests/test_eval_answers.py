@@ -67,7 +67,7 @@ def answers_of(questions, configs):
         for stage in stages:
             chosen = Chosen(stage, shared.encoded(stage))
             found = answer_all(questions, range(len(questions.asked)), chosen, batch_size=4)
-            answers[stage.config] = [found[place] for place in range(len(questions.asked))]
+            answers[stage.config] = [found[place].text for place in range(len(questions.asked))]
     return answers
 
 

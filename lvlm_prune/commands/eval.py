@@ -27,11 +27,38 @@ def evaluate(
     benchmark: Annotated[str, typer.Option(help="Which benchmark: probe (bundled).")] = "probe",
     model: ModelsOption = None,
     method: Annotated[
-        str, typer.Option(help="Methods, separated by commas, or all that a model can run.")
-    ] = DEFAULT_METHODS,
+        str | None,
+        typer.Option(
+            help="Methods before the LLM, separated by commas, or all that a model can run; a "
+            "choice of every kind if not given, or identity (the unpruned prompt) with --layers or "
+            "--reweight."
+        ),
+    ] = None,
     keep: Annotated[
         str, typer.Option(help="Budgets, separated by commas: 64, 0.25 or 25%.")
     ] = "0.25,0.125,0.06",
+    layers: Annotated[
+        str,
+        typer.Option(
+            help="Stages inside the LLM, each a run of its own on every method and budget: "
+            "METHOD or METHOD@LAYER:KEEP, separated by commas; a part that begins with a digit is "
+            "one more cut of the schedule before it. all, or all@LAYER:KEEP, names every one."
+        ),
+    ] = "none",
+    reweight: Annotated[
+        str,
+        typer.Option(
+            help="Reweightings of attention, each a run of its own on every method and budget: "
+            "METHOD or METHOD:PRESET, separated by commas, or all."
+        ),
+    ] = "none",
+    combine: Annotated[
+        bool, typer.Option("--combine", help="Run each stage with each reweighting too.")
+    ] = False,
+    captions: Annotated[
+        bool,
+        typer.Option("--captions", help="Caption every image too, and score CHAIR and recall."),
+    ] = False,
     sinks: PoliciesOption = "ignore",
     per: PerOption = "image",
     order: OrderOption = "raster",
@@ -47,11 +74,13 @@ def evaluate(
 ) -> None:
     """Measure the accuracy of methods and budgets on a benchmark.
 
-    The model answers unpruned first, then with every method at every budget.
+    The model answers unpruned first, then with every method at every budget, and on top of each of
+    them with every stage and every reweighting inside the LLM. A stage is compared with random
+    tokens at the same layers, a reweighting with the same run without it.
 
-    Writes a folder for each run (config.json, results.json, answers.jsonl), and table.md,
-    accuracy.png, overlays.png and budgets.png; with several models such a folder for each, and the
-    table of all. The plot needs the `plot` extra.
+    Writes a folder for each run (config.json, results.json, answers.jsonl; captions.jsonl), and
+    table.md, accuracy.png, overlays.png and budgets.png, inside.md and inside.png; with several
+    models such a folder for each, and the tables of all. Plots need the `plot` extra.
 
     \b
     Examples:
@@ -60,10 +89,17 @@ def evaluate(
       lvlm-prune eval --method cls,divprune,random --keep 64,25%
       lvlm-prune eval --method cls,random --plant-sinks --sinks ignore,drop
       lvlm-prune eval --method all --model llava-pictogram,qwen-pictogram,internvl-pictogram
+      lvlm-prune eval --layers fastv@1:0.25,pyramiddrop@1:0.5,2:0.25    two schedules
+      lvlm-prune eval --layers all@1:0.25 --reweight all --captions
+      lvlm-prune eval --method identity,visionzip --keep 0.25 --reweight var,var:official_code
     """
     from lvlm_prune.budget import parse_keep
     from lvlm_prune.eval.evaluate import EvalSettings, evaluate_benchmark
+    from lvlm_prune.eval.inside import parse_inside
 
+    inside = parse_inside(layers, reweight, combine, seed)
+    if method is None:
+        method = DEFAULT_METHODS if inside.empty else "identity"
     settings = EvalSettings(
         benchmark=benchmark,
         models=[None] if model is None else [name.strip() for name in model.split(",")],
@@ -78,5 +114,7 @@ def evaluate(
         batch_size=batch_size,
         seed=seed,
         device=device,
+        inside=inside,
+        captions=captions,
     )
     evaluate_benchmark(settings, out)
