@@ -47,7 +47,8 @@ def draw_inspection(
         # A question may hold dollar signs, which are no formula.
         plain = {"va": "top", "parse_math": False}
         head.text(0.006, 0.92, _cut(heading, 105), fontsize=HEADING, weight="bold", **plain)
-        head.text(0.006, 0.34, numbers, fontsize=LABEL, color="#444444", **plain)
+        whose = f"{numbers}; sinks and heads are those of the unpruned model"
+        head.text(0.006, 0.34, whose, fontsize=LABEL, color="#444444", **plain)
         _draw_encoder(encoder, inspection, rows)
         draw_sinks(sinks, inspection, rows)
         draw_heads(heads, inspection, rows)

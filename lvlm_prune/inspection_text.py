@@ -78,8 +78,9 @@ def inspection_text(inspection: Inspection) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADS))]
     lines += ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
     lines.append(
-        "largest norm: of a visual token over their median; visual mass: attention of the last "
-        "prompt row, mean over heads; on sinks: share of it"
+        "tokens: what the settings leave; all else is of the unpruned model. largest norm: of a "
+        "visual token over their median; visual mass: attention of the last prompt row, mean over "
+        "heads; on sinks: share of it"
     )
     return "\n".join(lines)
 
