@@ -19,12 +19,11 @@ from lvlm_prune.announcer import PromptAnnouncer
 from lvlm_prune.decoder import Decoder
 from lvlm_prune.decoder_call import (
     DecoderCall,
-    extended,
     marked,
-    memory_of,
     text_behind_images,
     whole_prompt,
 )
+from lvlm_prune.decoder_memory import extended, memory_of
 from lvlm_prune.generate_chain import unwrap_generate, wrap_stock_generate
 from lvlm_prune.tap import AttentionCall, handling, install_tap, remove_tap
 

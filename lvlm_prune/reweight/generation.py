@@ -20,7 +20,8 @@ from transformers.generation import (
     StoppingCriteriaList,
 )
 
-from lvlm_prune.decoder_call import memory_of, whole_conversation
+from lvlm_prune.decoder_call import whole_conversation
+from lvlm_prune.decoder_memory import memory_of
 from lvlm_prune.generate_arguments import end_tokens, named_arguments, prompt_mask, setting
 from lvlm_prune.reweight.branch import Branch, rotary_state, with_noise, without_images
 from lvlm_prune.reweight.contract import Contrast

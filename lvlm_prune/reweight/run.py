@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lvlm_prune.decoder_call import DecoderCall, DecoderMemory, follow_beams, unfollow_beams
+from lvlm_prune.decoder_call import DecoderCall
+from lvlm_prune.decoder_memory import DecoderMemory, follow_beams, unfollow_beams
 
 ANSWER, OBSERVE, ALONE = "answer", "observe", "alone"
 
