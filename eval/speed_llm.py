@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from lvlm_prune.eval.speed_models import build_model
-from lvlm_prune.eval.speed_presets import ONE_LAYER_7B, Layers, SpeedPreset, check_device
+from lvlm_prune.eval.speed_presets import Layers, SpeedPreset, check_device
 from lvlm_prune.llm_sinks import SinkRule
 
 EVERY = 64  # one of so many visual tokens is a sink
@@ -90,14 +90,15 @@ class LlmPreset:
 
 
 _MHA, _QWEN = "32 heads", "28/4 heads"
-_QWEN_LAYER = Layers(1, 3584, 28, 18944)
+# A narrow MLP, which no edit touches: attention weighs more here than in the whole layer.
+_LLAMA_LAYER, _QWEN_LAYER = Layers(1, 4096, 32, 1024), Layers(1, 3584, 28, 1024)
 _LLAMA_7B, _QWEN_7B = Layers(32, 4096, 32, 11008), Layers(28, 3584, 28, 18944)
 _SHORT = (
-    Case(f"{_MHA}, 700", ONE_LAYER_7B, 576, 124),
+    Case(f"{_MHA}, 700", _LLAMA_LAYER, 576, 124),
     Case(f"{_QWEN}, 700", _QWEN_LAYER, 576, 124, kv_heads=4),
 )
 _LONG = (
-    Case(f"{_MHA}, 2900", ONE_LAYER_7B, 2640, 260),
+    Case(f"{_MHA}, 2900", _LLAMA_LAYER, 2640, 260),
     Case(f"{_QWEN}, 2900", _QWEN_LAYER, 2640, 260, kv_heads=4),
 )
 _GPU = (
@@ -107,7 +108,7 @@ _GPU = (
     Case("7B, 28/4 heads, 2900", _QWEN_7B, 2640, 260, 4, "bfloat16", every_layer=False),
 )
 _TINY = Layers(4, 64, 4, 96)
-_EDITS, _STAGES = "var,pai", "fastv,pyramiddrop,sparsevlm,dart"
+_EDITS, _STAGES = "var", "fastv,pyramiddrop,sparsevlm,dart"
 _ALL = (
     LlmPreset("reweight", "reweight", _EDITS, _SHORT + _LONG),
     LlmPreset("reweight-700", "reweight", _EDITS, _SHORT),

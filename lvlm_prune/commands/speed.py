@@ -57,9 +57,9 @@ def speed(
     Attention signals as a share of the vision encoder:
       signals          CLIP-L/14-336, SigLIP-so400m/14-384, Qwen2.5-VL
     Reweighting (--reweight) beside plain SDPA, and VAR beside full eager attention:
-      reweight         a layer of 7B width, 700 and 2,900 tokens, 32 and 28/4 heads; half an hour
-      reweight-700     the same with 576 visual tokens of 700
-      reweight-2900    the same with 2,640 visual tokens of 2,900
+      reweight         a layer of 7B attention, narrow MLP: 32 and 28/4 heads, 700 and 2,900 tokens
+      reweight-700     the same with 576 visual tokens of 700 alone
+      reweight-2900    the same with 2,640 visual tokens of 2,900 alone
       reweight-7b      all layers, bfloat16; needs a GPU
       reweight-tiny    shows in seconds that the command works
     Stages inside the LLM (--layers) beside the unpruned LLM and one that is cut by hand:
@@ -93,11 +93,12 @@ def speed(
 
 
 def reweighter_names(text: str) -> list[str]:
-    """Read names of reweighters; `all` is every one."""
+    """Read names of reweighters; `all` is every one that edits a layer."""
     from lvlm_prune.reweight.registry import REWEIGHTERS, reweighter_named
 
     if text.strip() == "all":
-        return list(REWEIGHTERS)
+        found = REWEIGHTERS.items()
+        return [name for name, method in found if method.layers(method.complete({}), 32)]
     return [reweighter_named(name.strip()).name for name in text.split(",")]
 
 
