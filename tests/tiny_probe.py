@@ -71,8 +71,11 @@ def tiny_loaded() -> Loaded:
     return Loaded(tiny_llava(), tiny_processor(), "tiny")
 
 
+CLASSES = ["cat", "dog", "bus"]
+
+
 def write_probe(folder: Path, images: int = 3) -> Path:
-    """Write images of random blocks, three POPE splits and five MME tasks."""
+    """Write images of random blocks, their objects, three POPE splits and five MME tasks."""
     (folder / "images").mkdir(parents=True)
     (folder / "mme").mkdir()
     names = [f"scene_{number}.png" for number in range(images)]
@@ -81,6 +84,11 @@ def write_probe(folder: Path, images: int = 3) -> Path:
         blocks = rng.integers(0, 255, (6, 8, 3), dtype=np.uint8)
         picture = Image.fromarray(blocks).resize((64, 48), Image.Resampling.NEAREST)
         picture.save(folder / "images" / name)
+    scenes = [
+        {"image": name, "objects": [{"class": "cat"}, {"class": CLASSES[number % 3]}]}
+        for number, name in enumerate(names)
+    ]
+    (folder / "scenes.json").write_text(json.dumps({"classes": CLASSES, "scenes": scenes}))
     for number, split in enumerate(POPE_SPLITS):
         rows = []
         for name in names:
