@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 OUT ?= runs
 
-.PHONY: run table speed shares test lowest clip lint types wheel pictures clean
+.PHONY: run table inside speed shares test lowest clip lint types wheel pictures clean
 
 # torch goes first and alone, so that no other package pulls another build of it.
 .venv/ready: pyproject.toml
@@ -25,6 +25,12 @@ run: .venv/ready
 MODELS ?= llava-pictogram,qwen-pictogram,internvl-pictogram
 table: .venv/ready
 	$(BIN)/lvlm-prune eval --benchmark probe --model $(MODELS) --method all --pairs identity --out $(OUT)/models
+
+# Everything inside the LLM on the same models, alone and behind visionzip: stages that send 12 visual
+# tokens on from layer 1, reweightings, and captions; an hour on two cores.
+inside: .venv/ready
+	$(BIN)/lvlm-prune eval --benchmark probe --model $(MODELS) --method identity,visionzip --keep 0.25 \
+		--layers all@1:12 --reweight all,var:official_code,pai:code --captions --out $(OUT)/inside
 
 test: .venv/ready
 	$(BIN)/pytest
@@ -78,8 +84,9 @@ shares: .venv/ready
 	$(BIN)/lvlm-prune speed --preset selection-2880 --repeats 1 --out $(OUT)/selection-2880
 
 # The README's tables and pictures, from fresh runs of the commands that it names.
-pictures: run table speed shares
-	$(BIN)/python assets/build/refresh_readme.py --models $(OUT)/models --pictures $(OUT)/probe --speed $(OUT)/speed \
+pictures: run table inside speed shares
+	$(BIN)/python assets/build/refresh_readme.py --models $(OUT)/models --inside $(OUT)/inside \
+		--pictures $(OUT)/probe --speed $(OUT)/speed \
 		--signals $(OUT)/signals --selection $(OUT)/selection-2880
 
 clean:

@@ -5,7 +5,7 @@ between `<!-- table:NAME -->` and `<!-- end:NAME -->` replaced, and the pictures
 assets/pictures/. A folder that is named and lacks its file is an error, not an old table.
 
 Usage: python assets/build/refresh_readme.py --models runs/models --pictures runs/probe
-       --speed runs/speed --signals runs/signals --selection runs/selection-2880
+       --inside runs/inside --speed runs/speed --signals runs/signals --selection runs/selection-2880
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = {
     "models": "table.md",
+    "inside": "inside.md",
     "speed": "speed.md",
     "signals": "speed.md",
     "selection": "speed.md",
