@@ -4,8 +4,9 @@ In: the folders that `lvlm-prune eval` and `lvlm-prune speed` wrote. Out: README
 between `<!-- table:NAME -->` and `<!-- end:NAME -->` replaced, and the pictures copied to
 assets/pictures/. A folder that is named and lacks its file is an error, not an old table.
 
-Usage: python assets/build/refresh_readme.py --models runs/models --pictures runs/probe
-       --inside runs/inside --speed runs/speed --signals runs/signals --selection runs/selection-2880
+Usage: python assets/build/refresh_readme.py --models runs/models --inside runs/inside
+       --pictures runs/probe --speed runs/speed --signals runs/signals
+       --selection runs/selection-2880
 """
 
 import argparse
