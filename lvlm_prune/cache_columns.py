@@ -90,6 +90,16 @@ def mark(cache: Any, columns: CacheColumns) -> None:
     setattr(cache, _ATTRIBUTE, columns)
 
 
+def cut_columns(cache: Any) -> None:
+    """Forget the newest columns of a cache that was cropped; they must be generated tokens."""
+    columns: CacheColumns | None = getattr(cache, _ATTRIBUTE, None)
+    held = int(cache.get_seq_length())
+    if columns is None or columns.index.shape[1] <= held:
+        return
+    length = columns.length - (columns.index.shape[1] - held)
+    mark(cache, CacheColumns(columns.index[:, :held], length, columns.delta))
+
+
 def remember_delta(cache: Any, delta: Tensor) -> None:
     """Write onto a cache that was not shortened where its conversations go on, `[B]` or `[1]`."""
     setattr(cache, _DELTA, delta)

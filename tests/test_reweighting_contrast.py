@@ -10,6 +10,7 @@ from tiny_families import IMAGE, PAD, SPECIAL, VIDEO
 from torch import Tensor
 from transformers import DynamicCache, set_seed
 
+from lvlm_prune import attach
 from lvlm_prune.reweight.contrast import noised
 from lvlm_prune.reweight.engine import Reweighting
 from lvlm_prune.reweight.registry import REWEIGHTERS
@@ -112,7 +113,7 @@ def test_samples_equal_the_formula(config):
 
 
 @METHODS
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "qwen3_5"])
 def test_beams_add_up_the_formula(name, config):
     """The second branch follows rows that move; its scores are probabilities again."""
     family = FAMILIES[name]
@@ -139,6 +140,25 @@ def test_speculation_equals_greedy(config):
     greedy, _ = scored("llava", config, inputs, max_new_tokens=8)
     looked, _ = scored("llava", config, inputs, max_new_tokens=8, prompt_lookup_num_tokens=3)
     assert torch.equal(looked, greedy)
+
+
+@METHODS
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_both_branches_are_pruned_before_the_llm(name, config):
+    """A row equals the prompt alone, speculation equals greedy, and beams run."""
+    family = FAMILIES[name]
+    model, single = family.model(), family.prompts("ttitt")
+    with attach(model, method="visionzip", keep=6, reweight=config) as handle:
+        batch = model.generate(**family.prompts("ttitt", "titi", "tt"), max_new_tokens=6)
+        greedy = model.generate(**single, max_new_tokens=6)
+        assert handle.report.tokens_after == 6
+        looked = model.generate(**single, max_new_tokens=6, prompt_lookup_num_tokens=3)
+        assert model.generate(**single, max_new_tokens=4, num_beams=3).shape[0] == 1
+    with attach(model, method="visionzip", keep=6):
+        stock = model.generate(**single, max_new_tokens=6)
+    assert torch.equal(batch[0, -6:], greedy[0, -6:])
+    assert torch.equal(looked, greedy)
+    assert not torch.equal(stock, greedy)
 
 
 @METHODS

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 
+from lvlm_prune.cache_columns import cut_columns
+
 TYPES = "mm_token_type_ids"
 GRIDS = {"pixel_values": "image_grid_thw", "pixel_values_videos": "video_grid_thw"}
 
@@ -130,7 +132,9 @@ class Branch:
         times = rows // len(self.answer)
         if times == 1:
             return
-        self.cache.batch_repeat_interleave(times)
+        each = torch.arange(len(self.answer), device=self.answer.device)
+        # Recurrent layers can only be reordered, which repeats just as well.
+        self.cache.reorder_cache(each.repeat_interleave(times))
         self.prompt = {name: one.repeat_interleave(times, 0) for name, one in self.prompt.items()}
         self.answer = self.answer.repeat_interleave(times, 0)
         self.last = self.last.repeat_interleave(times, 0)
@@ -154,6 +158,7 @@ class Branch:
         if kept < held:
             # From the end: layers that dropped tokens are shorter.
             self.cache.crop(kept - held)
+            cut_columns(self.cache)
         return kept
 
     def _same_prompt(self, rows: int) -> Tensor:
