@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 OUT ?= runs
 
-.PHONY: run table inside speed shares test lowest clip lint types wheel pictures clean
+.PHONY: run table inside speed shares inside-speed test lowest clip lint types wheel pictures clean
 
 # torch goes first and alone, so that no other package pulls another build of it.
 .venv/ready: pyproject.toml
@@ -83,11 +83,17 @@ shares: .venv/ready
 	$(BIN)/lvlm-prune speed --preset signals --repeats 1 --out $(OUT)/signals
 	$(BIN)/lvlm-prune speed --preset selection-2880 --repeats 1 --out $(OUT)/selection-2880
 
+# What reweighting and stages inside the LLM cost; ten minutes on a quiet core.
+inside-speed: .venv/ready
+	$(BIN)/lvlm-prune speed --reweight var --repeats 5 --new-tokens 8 --out $(OUT)/reweight-speed
+	$(BIN)/lvlm-prune speed --layers fastv,pyramiddrop,sparsevlm,dart --repeats 7 --out $(OUT)/layers-speed
+
 # The README's tables and pictures, from fresh runs of the commands that it names.
-pictures: run table inside speed shares
+pictures: run table inside speed shares inside-speed
 	$(BIN)/python assets/build/refresh_readme.py --models $(OUT)/models --inside $(OUT)/inside \
 		--pictures $(OUT)/probe --speed $(OUT)/speed \
-		--signals $(OUT)/signals --selection $(OUT)/selection-2880
+		--signals $(OUT)/signals --selection $(OUT)/selection-2880 \
+		--reweight-speed $(OUT)/reweight-speed --layers-speed $(OUT)/layers-speed
 
 clean:
 	rm -rf .venv .venv-lowest .venv-clip build runs

@@ -218,6 +218,7 @@ def _lines(case: str, results: dict[str, Any]) -> list[tuple[str, ...]]:
     unpruned, depth = results["unpruned"], results["case"]["llm"]["depth"]
     whole = lengths([results["case"]["visual"]] * depth)
     prefill, decode = (f"{unpruned[key]['median']:.1f}" for key in ("prefill", "decode"))
+    lines: list[tuple[str, ...]]
     lines = [(case, UNPRUNED, whole, "100.0", prefill, "1", "-", decode, "1", "-")]
     for name, one in results["variants"].items():
         line = [case, name, lengths(one["tokens"]), f"{one['prefill_flops']:.1%}".rstrip("%")]
@@ -245,7 +246,8 @@ def sentence(cases: dict[str, Any]) -> str:
 
 def _page(results: dict[str, Any]) -> str:
     """What was run, the table, and what it means."""
-    table, shapes = [HEADER], []
+    table: list[tuple[str, ...]] = [HEADER]
+    shapes = []
     for name, one in results["cases"].items():
         case = one["case"]
         table += _lines(name, one)

@@ -179,7 +179,9 @@ class LlmWork:
 
     def prefill(self) -> Any:
         """Run the whole prompt with a new cache."""
-        encoded = BaseModelOutputWithPooling(pooler_output=[self.features])
+        # The model takes a list of images here, whatever the class says.
+        features: Any = [self.features]
+        encoded = BaseModelOutputWithPooling(pooler_output=features)
         return self.model(
             input_ids=self.ids,
             mm_encoder_outputs={"image": encoded},

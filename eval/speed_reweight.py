@@ -12,9 +12,9 @@ the LLM is not in the times: marks that the encoder or a first answer would give
 ILVAD) are drawn at random, and the second branch of contrasts does not run.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import torch
 
 from lvlm_prune.decoder_call import coming_marks
 from lvlm_prune.eval.speed_eager import EagerReweighting
+from lvlm_prune.eval.speed_edits import watched
 from lvlm_prune.eval.speed_llm import RULE, Case, LlmWork, llm_preset_named, make_llm_work
 from lvlm_prune.eval.speed_memory import peak_of
 from lvlm_prune.eval.speed_passes import (
@@ -43,7 +44,6 @@ from lvlm_prune.eval.speed_report import (
     write,
 )
 from lvlm_prune.report import MIB
-from lvlm_prune.reweight.contract import AttentionRows, Edited
 from lvlm_prune.reweight.engine import Reweighting
 from lvlm_prune.reweight.registry import reweighter_named
 
@@ -60,43 +60,6 @@ HEADER = (
     "x plain",
     "peak MiB",
 )
-
-
-@dataclass
-class Moved:
-    """What the edits did in one prefill and its decode steps.
-
-    Args:
-        rows: rows of the prompt that may change, of one layer.
-        heads: heads of such rows, all layers and passes.
-        changed: those whose weights or outputs changed.
-        mass: attention that went elsewhere, summed over them.
-    """
-
-    rows: int = 0
-    heads: int = 0
-    changed: int = 0
-    mass: float = 0.0
-
-    def watch(self, edit: Callable[..., Edited], rows: AttentionRows, **options: Any) -> Edited:
-        """Run an edit and count."""
-        edited = edit(rows, **options)
-        may = rows.edited[:, None].expand(rows.logits.shape[:3])
-        moved = (edited.weights - rows.weights).abs().sum(dim=-1) / 2
-        scaled = torch.zeros_like(may) if edited.heads is None else edited.heads != 1
-        self.rows = max(self.rows, int(rows.edited.sum()))
-        self.heads += int(may.sum())
-        self.changed += int((may & ((moved > 1e-6) | scaled)).sum())
-        self.mass += float(moved[may].sum())
-        return edited
-
-    def shares(self) -> dict[str, float]:
-        """JSON-ready: rows, share of heads that changed, and attention that each of them moved."""
-        return {
-            "rows": self.rows,
-            "changed": self.changed / max(1, self.heads),
-            "moved": self.mass / max(1, self.changed),
-        }
 
 
 def measure_reweighting(
@@ -230,25 +193,6 @@ def _plain(work: LlmWork) -> Iterator[None]:
     yield
 
 
-def watched(work: LlmWork, variant: Variant) -> dict[str, float]:
-    """Run once and count what the edits change.
-
-    Raises:
-        ValueError: nothing changed.
-    """
-    moved = Moved()
-    with variant() as reweighting, torch.inference_mode():
-        method = reweighting.method
-        reweighting.method = replace(method, edit=partial(moved.watch, method.edit))
-        work.decode(work.prefill().past_key_values)
-    if not moved.changed:
-        raise ValueError(
-            f"reweight {method.name!r} changes nothing on these random weights, so its time would "
-            "mean nothing; leave it out of --reweight"
-        )
-    return moved.shares()
-
-
 def _peak(work: LlmWork, variant: Variant) -> float:
     """Peak memory of a prefill beyond weights and inputs, MiB; the KV cache is in it."""
     with variant(), torch.inference_mode():
@@ -298,7 +242,7 @@ def sentence(cases: dict[str, Any]) -> str:
 
 def _page(results: dict[str, Any]) -> str:
     """What was run, the table, and what it means."""
-    table = [HEADER]
+    table: list[tuple[str, ...]] = [HEADER]
     lines = []
     for name, results_of_case in results["cases"].items():
         case = results_of_case["case"]

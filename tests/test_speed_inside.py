@@ -9,6 +9,7 @@ import torch
 
 from lvlm_prune.commands.speed import layer_method_names, reweighter_names
 from lvlm_prune.eval.speed import measure_speed
+from lvlm_prune.eval.speed_edits import watched
 from lvlm_prune.eval.speed_hand_cut import hand_cut
 from lvlm_prune.eval.speed_layers import lengths, measure_layers, schedule_for
 from lvlm_prune.eval.speed_llm import LLM_PRESETS, RULE, llm_preset_named, make_llm_work, with_keep
@@ -21,7 +22,6 @@ from lvlm_prune.eval.speed_reweight import (
     edited_layers,
     measure_reweighting,
     reweighted,
-    watched,
 )
 from lvlm_prune.layers.registry import LAYER_METHODS
 from lvlm_prune.layers.stage import LayerStage

@@ -6,7 +6,8 @@ assets/pictures/. A folder that is named and lacks its file is an error, not an 
 
 Usage: python assets/build/refresh_readme.py --models runs/models --inside runs/inside
        --pictures runs/probe --speed runs/speed --signals runs/signals
-       --selection runs/selection-2880
+       --selection runs/selection-2880 --reweight-speed runs/reweight-speed
+       --layers-speed runs/layers-speed
 """
 
 import argparse
@@ -21,6 +22,8 @@ TABLES = {
     "speed": "speed.md",
     "signals": "speed.md",
     "selection": "speed.md",
+    "reweight-speed": "speed.md",
+    "layers-speed": "speed.md",
 }
 PICTURES = ("budgets.png", "overlays.png", "accuracy.png")
 
@@ -62,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in (*TABLES, "pictures"):
         parser.add_argument(f"--{name}", type=Path, help="folder of a finished run")
-    given = vars(parser.parse_args())
+    given = {name.replace("_", "-"): value for name, value in vars(parser.parse_args()).items()}
     tables = {name: given[name] for name in TABLES if given[name] is not None}
     refresh(tables, given["pictures"])
 
