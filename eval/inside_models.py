@@ -7,16 +7,14 @@ and their bases across; presence accuracy, tokens and FLOPs, yes-ratio and capti
 from collections.abc import Callable, Mapping, Sequence
 
 from lvlm_prune.eval.inside_table import (
-    accuracy_cell,
     caption_base,
     caption_differences,
-    changed_cell,
     stage_words,
     stands_on,
 )
 from lvlm_prune.eval.models_table import ModelResults
 from lvlm_prune.eval.results import RunResult
-from lvlm_prune.eval.table import markdown
+from lvlm_prune.eval.table import MARKS, mark_of, markdown
 
 Column = tuple[ModelResults, RunResult]
 Cell = Callable[[RunResult, ModelResults], str]
@@ -56,7 +54,7 @@ def _reweighted(run: RunResult) -> bool:
 
 
 def _stage_parts(columns: Sequence[Column]) -> list[str]:
-    """Accuracy, tokens and yes-ratio of the layer stages."""
+    """Answers, tokens and FLOPs of the layer stages."""
     words = {
         run.label: stage_words(run.stages)
         for model, _ in columns
@@ -64,30 +62,27 @@ def _stage_parts(columns: Sequence[Column]) -> list[str]:
         if run.stages
     }
     return [
-        "## Stages inside the LLM: presence accuracy in %",
-        _table(columns, _staged, lambda run, _: accuracy_cell(run), ("stage", words)),
-        "Goes on: share of the visual tokens that enter the LLM, from the layer on (counted from "
-        "0). ° not above and † below random tokens at the same layers on the same base (95 % "
-        "interval of a paired bootstrap over images; a method that decides itself is compared with "
-        "as many random tokens at each layer, on average). Unmarked: above; `random` and `none` "
-        "have no mark.",
+        "## Stages inside the LLM: presence accuracy / yes-ratio / F1 in %",
+        _table(columns, _staged, lambda run, _: _answers(run), ("stage", words)),
+        "Goes on: visual tokens, or the share of those that enter the LLM, from the layer on "
+        "(counted from 0). ° not above and † below random tokens at the same layers on the same "
+        "base (95 % interval of a paired bootstrap over images; a method that decides itself is "
+        "compared with as many random tokens at each layer, on average). Unmarked: above, or "
+        "nothing was dropped; `random` and `none` have no mark.",
         "## Stages inside the LLM: visual tokens of a layer on average / prefill FLOPs",
         _table(columns, _staged, lambda run, _: _spent(run), ("stage", words)),
         "FLOPs of the LLM by the usual formula, as a share of the unpruned LLM's.",
-        "## Stages inside the LLM: yes-ratio / F1 in %",
-        _table(columns, _staged, lambda run, _: _answers(run), ("stage", words)),
     ]
 
 
 def _reweight_parts(columns: Sequence[Column]) -> list[str]:
-    """Differences, changed answers and yes-ratio of the reweightings."""
+    """Answers of the reweightings."""
     return [
-        "## Reweighting: presence accuracy less that of the base, in points",
-        _table(columns, _reweighted, lambda run, _: changed_cell(run) or accuracy_cell(run)),
-        "° the 95 % interval of the difference (paired bootstrap over images) holds 0, † it lies "
-        "below; unmarked: above. `none` is the base's own accuracy in %.",
-        "## Reweighting: POPE answers that changed / yes-ratio in %",
+        "## Reweighting: presence accuracy less that of the base / changed answers / yes-ratio",
         _table(columns, _reweighted, lambda run, _: _moved(run)),
+        "The difference in points, the others in %. ° its 95 % interval (paired bootstrap over "
+        "images) holds 0, † it lies below; unmarked: above. `none` is the base's own accuracy. "
+        "Changed: POPE answers with other words than without it.",
     ]
 
 
@@ -148,14 +143,18 @@ def _spent(run: RunResult) -> str:
 
 
 def _answers(run: RunResult) -> str:
-    """Yes-ratio and F1."""
-    return f"{100 * run.yes_ratio:.1f} / {100 * run.f1:.1f}"
+    """Accuracy with its mark, yes-ratio and F1."""
+    mark = mark_of(run) if run.inside else ""
+    return f"{100 * run.accuracy:.1f}{mark} / {100 * run.yes_ratio:.1f} / {100 * run.f1:.1f}"
 
 
 def _moved(run: RunResult) -> str:
-    """Changed answers and yes-ratio."""
-    changed = "" if run.changed is None else f"{100 * run.changed:.1f} / "
-    return f"{changed}{100 * run.yes_ratio:.1f}"
+    """Difference to the base with its mark, changed answers and yes-ratio."""
+    against = run.against_base
+    if against is None or run.changed is None:
+        return f"{100 * run.accuracy:.1f} / - / {100 * run.yes_ratio:.1f}"
+    moved = f"{100 * against.difference:+.1f}{MARKS[against.verdict]}"
+    return f"{moved} / {100 * run.changed:.1f} / {100 * run.yes_ratio:.1f}"
 
 
 def _chair(run: RunResult, blind: bool = False) -> str:

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from lvlm_prune.eval.caption import REQUEST, CaptionScore
 from lvlm_prune.eval.interval import Interval, paired_bootstrap
 from lvlm_prune.eval.results import RunResult
-from lvlm_prune.eval.table import MARKS, difference_cell, mark_of, markdown
+from lvlm_prune.eval.table import difference_cell, markdown
 
 STAGE_LEGEND = (
-    "Goes on: share of the visual tokens that enter the LLM, from the layer on (counted from 0). "
-    "FLOPs are those of the LLM by the usual formula, as shares of the unpruned LLM's. ° not above "
-    "and † below random tokens at the same layers on the same base; for a method that decides "
-    "itself, that control (`random as ...`) has as many tokens at each layer on average."
+    "Goes on: visual tokens, or the share of those that enter the LLM, from the layer on (counted "
+    "from 0). FLOPs are those of the LLM by the usual formula, as shares of the unpruned LLM's. "
+    "° not above and † below random tokens at the same layers on the same base; for a method that "
+    "decides itself, that control (`random as ...`) has as many tokens at each layer on average."
 )
 REWEIGHT_LEGEND = (
     "Minus base: presence accuracy less that of the same run without the reweighting, with the "
@@ -179,14 +179,3 @@ def caption_differences(ours: RunResult, theirs: RunResult) -> tuple[Interval, I
     )
     found = paired_bootstrap(mine.found[column], other.found[column], mine.present[column])
     return made_up, found
-
-
-def accuracy_cell(run: RunResult) -> str:
-    """An accuracy with its mark."""
-    return f"{100 * run.accuracy:.1f}{mark_of(run)}"
-
-
-def changed_cell(run: RunResult) -> str:
-    """The difference to the base with its mark."""
-    against = run.against_base
-    return "" if against is None else f"{100 * against.difference:+.1f}{MARKS[against.verdict]}"
