@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+import transformers
+from packaging import version
 from reweight_oracle import Oracle
 from test_reweighting import ACTIVE, FAMILIES, far, plain
 from tiny_families import IMAGE, PAD, SPECIAL, VIDEO
@@ -116,6 +118,8 @@ def test_samples_equal_the_formula(config):
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "qwen3_5"])
 def test_beams_add_up_the_formula(name, config):
     """The second branch follows rows that move; its scores are probabilities again."""
+    if name == "qwen3_5" and version.parse(transformers.__version__) < version.parse("5.23"):
+        pytest.skip("stock beams of recurrent layers do not add up before transformers 5.23")
     family = FAMILIES[name]
     model, inputs = family.model(), family.prompts("titt")
     with Reweighting(model, config):
