@@ -7,7 +7,6 @@ the original prompt; the model sees the short one.
 
 import copy
 import functools
-import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -20,6 +19,7 @@ from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.cache_columns import carries_columns, mark, remember_delta, unmark
 from lvlm_prune.call import Rewritten
 from lvlm_prune.decoder_call import coming_marks
+from lvlm_prune.generate_arguments import named_arguments, prompt_mask, setting
 from lvlm_prune.original_prompt import OriginalPrompt
 from lvlm_prune.report import PruneReport, peak_mib
 
@@ -42,7 +42,7 @@ class PrunedGenerate:
     @torch.no_grad()
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Shorten the prompt, run the stock `generate`, and give the caller's view back."""
-        arguments = self._named(args, kwargs)
+        arguments = named_arguments(self._model, args, kwargs)
         cache: Any = arguments.get("past_key_values")
         stage = self.stage
         held = 0 if cache is None else int(cache.get_seq_length())
@@ -54,7 +54,7 @@ class PrunedGenerate:
             return output
         whole = False
         if arguments.get("input_ids") is not None:
-            arguments["attention_mask"] = self._mask(arguments)
+            arguments["attention_mask"] = prompt_mask(self._model, arguments)
             whole = arguments["attention_mask"].shape[1] == arguments["input_ids"].shape[1]
         rewritten = stage.rewrite(arguments, ids_hold_past=held > 0 and whole)
         if rewritten.report is not None:
@@ -81,35 +81,16 @@ class PrunedGenerate:
                 mark(filled, rewritten.columns)
         return output
 
+    @property
+    def _model(self) -> Any:
+        """The model whose `generate` this is."""
+        return self.stage.adapter.model
+
     def _remember(self, cache: Any, output: Any, delta: Tensor | None) -> None:
         """Note where a conversation goes on; the model itself knows that of its last call only."""
         for filled in (cache, getattr(output, "past_key_values", None)):
             if filled is not None and delta is not None:
                 remember_delta(filled, delta)
-
-    def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """All arguments by name; the first positional one is `input_ids`."""
-        # The class's own signature: a wrapper on the instance may only have *args and **kwargs.
-        stock = type(self.stage.adapter.model).generate
-        bound = inspect.signature(stock).bind(None, *args, **kwargs)
-        arguments = dict(bound.arguments)
-        del arguments["self"]
-        arguments.update(arguments.pop("kwargs", {}))
-        ids = arguments.pop("inputs", None)
-        if ids is not None:
-            arguments["input_ids"] = ids
-        return arguments
-
-    def _mask(self, arguments: dict[str, Any]) -> Tensor:
-        """The attention mask, inferred from padding as transformers does if none was passed."""
-        mask = arguments.get("attention_mask")
-        if mask is not None:
-            return mask
-        ids = arguments["input_ids"]
-        pad, eos = (self._setting(arguments, name) for name in ("pad_token_id", "eos_token_id"))
-        if pad is None or pad in (eos if isinstance(eos, list) else [eos]):
-            return torch.ones_like(ids)
-        return (ids != pad).long()
 
     def _generate(self, prompt: Tensor, rewritten: Rewritten) -> Any:
         """Call the stock `generate` with everything shifted to the short prompt."""
@@ -120,8 +101,8 @@ class PrunedGenerate:
         if arguments["input_ids"] is prompt:
             return self.original(**arguments)
         self._shift_lengths(arguments, prompt.shape[1], prompt.shape[1] - short)
-        beams = self._setting(arguments, "num_beams") or 1
-        returned = 1 if beams > 1 else self._setting(arguments, "num_return_sequences") or 1
+        beams = setting(self._model, arguments, "num_beams") or 1
+        returned = 1 if beams > 1 else setting(self._model, arguments, "num_return_sequences") or 1
         original = OriginalPrompt(prompt, short, returned)
         original.show_to_callers(arguments)
         output: Any = self.original(**arguments)
@@ -132,14 +113,7 @@ class PrunedGenerate:
 
     def _uses_cache(self, arguments: dict[str, Any]) -> bool:
         """Whether `generate` will use a KV cache."""
-        return self._setting(arguments, "use_cache") is not False
-
-    def _setting(self, arguments: dict[str, Any], name: str) -> Any:
-        """A generation setting, from where transformers takes it: call, passed config, model."""
-        passed = arguments.get("generation_config")
-        default = self.stage.adapter.model.generation_config
-        found = (arguments.get(name), getattr(passed, name, None), getattr(default, name, None))
-        return next((value for value in found if value is not None), None)
+        return setting(self._model, arguments, "use_cache") is not False
 
     def _shift_lengths(self, arguments: dict[str, Any], columns: int, dropped: int) -> None:
         """Lower limits that count the prompt, of `columns`, by the number that it lost."""
@@ -147,8 +121,8 @@ class PrunedGenerate:
         if config is not None:
             config = arguments["generation_config"] = copy.deepcopy(config)
         for limit, free in (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens")):
-            value = self._setting(arguments, limit)
-            if not value or self._setting(arguments, free) is not None:
+            value = setting(self._model, arguments, limit)
+            if not value or setting(self._model, arguments, free) is not None:
                 continue
             if limit == "max_length" and value <= columns:
                 raise ValueError(
