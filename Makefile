@@ -86,7 +86,8 @@ shares: .venv/ready
 # What reweighting and stages inside the LLM cost; ten minutes on a quiet core.
 inside-speed: .venv/ready
 	$(BIN)/lvlm-prune speed --reweight var --repeats 5 --new-tokens 8 --out $(OUT)/reweight-speed
-	$(BIN)/lvlm-prune speed --layers fastv,pyramiddrop,sparsevlm,dart --repeats 7 --out $(OUT)/layers-speed
+	$(BIN)/lvlm-prune speed --layers fastv,pyramiddrop,sparsevlm,dart --repeats 5 --new-tokens 8 \
+		--out $(OUT)/layers-speed
 
 # The README's tables and pictures, from fresh runs of the commands that it names.
 pictures: run table inside speed shares inside-speed

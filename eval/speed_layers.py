@@ -55,11 +55,11 @@ HEADER = (
     "visual tokens x layers",
     "prefill FLOPs %",
     "prefill ms",
-    "x unpruned",
-    "x ideal",
+    "prefill x unpruned",
+    "prefill x ideal",
     "decode ms/token",
-    "x unpruned",
-    "x ideal",
+    "decode x unpruned",
+    "decode x ideal",
 )
 
 

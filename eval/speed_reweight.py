@@ -53,11 +53,11 @@ HEADER = (
     "variant",
     "rows edited",
     "prefill ms",
-    "x plain",
+    "prefill x plain",
     "attention ms",
-    "x plain",
+    "attention x plain",
     "decode ms/token",
-    "x plain",
+    "decode x plain",
     "peak MiB",
 )
 
