@@ -148,7 +148,7 @@ def caption_lines(
     captions: Sequence[str], images: Sequence[str], scenes: Scenes
 ) -> list[Mapping[str, Any]]:
     """One row for each caption, for a result file."""
-    rows = []
+    rows: list[Mapping[str, Any]] = []
     for caption, image in zip(captions, images, strict=True):
         named, there = scenes.mentions(caption), scenes.present[image]
         rows.append(

@@ -102,7 +102,8 @@ def compare_inside(
         if not result.inside:
             continue
         config = result.config
-        less = replace(config, **{"layers" if config.reweight is None else "reweight": None})
+        layers = None if config.reweight is None else config.layers
+        less = replace(config, layers=layers, reweight=None)
         base = found[inside_key(less, decoder)]
         result.against_base = difference(result, base, images, seed)
         result.changed = changed_share(result, base)

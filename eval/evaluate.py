@@ -31,6 +31,7 @@ from lvlm_prune.eval.prefill import StageTimes
 from lvlm_prune.eval.probe import Probe, load_probe
 from lvlm_prune.eval.results import as_json, write_run, write_text
 from lvlm_prune.eval.table import budgets, table_text
+from lvlm_prune.eval.timing import measure
 from lvlm_prune.loading import Loaded, load
 from lvlm_prune.methods import METHODS
 
@@ -170,7 +171,7 @@ def _evaluate(
     grid = Grid(loaded, probe, configs, settings.batch_size, settings.seed, settings.pairs, scenes)
     out.mkdir(parents=True, exist_ok=True)
     results = grid.run()
-    base, timing = grid.measure(results)
+    base, timing = measure(grid, results)
     about = {"benchmark": settings.benchmark, **_about(grid), "timing": timing}
     about["left_out"] = left_out
     found = ModelResults(results, about)

@@ -1,9 +1,9 @@
 """Run a benchmark unpruned, with every method at every budget, and with stages inside the LLM.
 
-In: a model, a benchmark and one config for each run. Out: scored runs, compared with random tokens
-and timed, and the choices of the first images for pictures. All configs are checked against the
-model before the first answer. Stages inside the LLM get their control at the same layers by
-themselves. It writes nothing; `evaluate` does.
+In: a model, a benchmark and one config for each run. Out: scored runs, compared with random tokens,
+and the choices of the first images for pictures. All configs are checked against the model before
+the first answer. Stages inside the LLM get their control at the same layers by themselves. It
+writes nothing; `evaluate` does.
 """
 
 import sys
@@ -13,7 +13,6 @@ from statistics import mean
 from time import perf_counter
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from lvlm_prune.boundary import BoundaryStage
@@ -32,12 +31,11 @@ from lvlm_prune.eval.compare import (
 from lvlm_prune.eval.encoding import SharedEncodings
 from lvlm_prune.eval.inside import UNPRUNED, base_of, inside_label
 from lvlm_prune.eval.layer_use import layer_use
-from lvlm_prune.eval.prefill import StageTimes, interleaved
 from lvlm_prune.eval.probe import Item, Probe
 from lvlm_prune.eval.questions import Asked, prepare
-from lvlm_prune.eval.results import RunResult, SinkCount, score_mme, score_pope
+from lvlm_prune.eval.results import RunResult, score_mme, score_pope
 from lvlm_prune.eval.run_key import rows_fingerprint, run_key
-from lvlm_prune.eval.workers import divided_threads
+from lvlm_prune.eval.sink_counts import count_sinks
 from lvlm_prune.layers.checks import checked_plan
 from lvlm_prune.layers.cost import LlmShape
 from lvlm_prune.loading import Loaded
@@ -45,8 +43,6 @@ from lvlm_prune.stage import Choice
 
 IMAGES_PER_PASS = 32
 PICTURED = 4  # images whose choices are kept for pictures
-TIMED_IMAGES = 8
-TIMED_ROUNDS = 5
 
 
 @dataclass
@@ -161,18 +157,19 @@ class Grid:
         """One run before the LLM, all that stand on it, and their controls."""
         chosen = Chosen(stage, self.encodings.encoded(stage))
         rows = None if chosen.by_image is None else rows_fingerprint(chosen.by_image)
-        found = {(None, None): self._result(stage.config, chosen, (None, None), rows, bar)}
+        alone = inside_key(stage.config, self.decoder)
+        found = {alone: self._result(stage.config, chosen, alone, rows, bar)}
         for key, config in inner.items():
             found[key] = self._result(config, chosen, key, rows, bar)
         controls: dict[Hashable, Hashable] = {}
         for key, result in list(found.items()):
-            config = control_config(result)
-            if config is None:
+            control = control_config(result)
+            if control is None:
                 continue
-            controls[key] = inside_key(config, self.decoder)
+            controls[key] = inside_key(control, self.decoder)
             if controls[key] not in found:
-                bar.total += self._count(config)
-                own = self._result(config, chosen, controls[key], rows, bar)
+                bar.total += self._count(control)
+                own = self._result(control, chosen, controls[key], rows, bar)
                 measured = None in (result.stages or {}).values()
                 own.control_of = result.label if measured else None
                 found[controls[key]] = own
@@ -299,40 +296,3 @@ class Grid:
         count = min(PICTURED, len(self.questions.images))
         asked = [self.asked(image) for image in range(count)]
         return chosen.choices(asked, self.questions.arguments(asked))
-
-    def measure(self, results: Sequence[RunResult]) -> tuple[StageTimes, str]:
-        """Time one batch of the first images with every stage before the LLM, and note it.
-
-        Args:
-            results: what `run` returned.
-
-        Returns:
-            Medians of the unpruned model, and what was measured, in words.
-        """
-        count = min(TIMED_IMAGES, len(self.questions.images))
-        first = [self.asked(image).text for image in range(count)]
-        pictures = [self.questions.picture(image) for image in range(count)]
-        inputs = self.loaded.inputs(pictures, first)
-        # Marks are read for stages inside the LLM alone, which are not timed here.
-        stages = [BoundaryStage(self.loaded.model, stage.config) for stage in self.stages]
-        device = self.loaded.model.device
-        with divided_threads(device):
-            base, timings, rounds = interleaved(
-                self.loaded.model, stages[0], stages[1:], inputs, TIMED_ROUNDS
-            )
-            threads = f", {torch.get_num_threads()} thread(s)" if device.type == "cpu" else ""
-        plain = [result for result in results if not result.inside]
-        for result, timing in zip(plain[1:], timings, strict=True):
-            result.timing = timing
-        return base, f"one batch of {len(first)} prompts, {rounds} rounds, {device.type}{threads}"
-
-
-def count_sinks(choices: Sequence[Choice], sinks: Sequence[Tensor]) -> SinkCount:
-    """Count the sinks of all images and those that were kept."""
-    return SinkCount(
-        images=sum(bool(found.any()) for found in sinks),
-        found=sum(int(found.sum()) for found in sinks),
-        kept=sum(
-            int(found[choice.rows.kept].sum()) for choice, found in zip(choices, sinks, strict=True)
-        ),
-    )

@@ -91,20 +91,15 @@ def _legend(figure: Any) -> None:
     """What the marks are."""
     from matplotlib.lines import Line2D
 
-    looks = {"linestyle": "none"}
-    marks = [
-        Line2D([], [], marker="o", color=STAGE, label="stage inside the LLM", **looks),
-        Line2D([], [], marker="s", color=REWEIGHT, label="reweighting", **looks),
-        Line2D(
-            [],
-            [],
-            marker="o",
-            markersize=7,
-            markerfacecolor="none",
-            color=CONTROL_COLOR,
-            label="random tokens at the same layers / the same without it",
-            **looks,
-        ),
-        Line2D([], [], color="#222222", linewidth=1, label="base"),
+    ring = {"markersize": 7, "markerfacecolor": "none"}
+    looks: list[tuple[str, str, str, dict[str, Any]]] = [
+        ("stage inside the LLM", STAGE, "o", {}),
+        ("reweighting", REWEIGHT, "s", {}),
+        ("random tokens at the same layers / the same without it", CONTROL_COLOR, "o", ring),
     ]
+    marks = [
+        Line2D([], [], linestyle="none", label=label, color=color, marker=marker, **more)
+        for label, color, marker, more in looks
+    ]
+    marks.append(Line2D([], [], color="#222222", linewidth=1, label="base"))
     figure.legend(handles=marks, loc="outside lower center", ncols=2, fontsize=8, frameon=False)

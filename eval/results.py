@@ -23,21 +23,7 @@ from lvlm_prune.eval.interval import Interval
 from lvlm_prune.eval.layer_use import LayerUse
 from lvlm_prune.eval.prefill import Timing
 from lvlm_prune.eval.probe import MME_TASKS, POPE_SPLITS, Item
-
-
-@dataclass(frozen=True)
-class SinkCount:
-    """ViT sinks of the images of a run.
-
-    Args:
-        images: images with at least one sink.
-        found: sinks in all images.
-        kept: of those, how many reached the LLM.
-    """
-
-    images: int
-    found: int
-    kept: int
+from lvlm_prune.eval.sink_counts import SinkCount
 
 
 @dataclass

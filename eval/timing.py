@@ -1,0 +1,47 @@
+"""Time the prefill of a grid's runs before the LLM, on one batch of its first images.
+
+In: a grid and its results. Out: the results with their times, and in words what was measured. What
+stages and reweighting inside the LLM cost is `lvlm-prune speed`'s business.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from lvlm_prune.boundary import BoundaryStage
+from lvlm_prune.eval.grid import Grid
+from lvlm_prune.eval.prefill import StageTimes, interleaved
+from lvlm_prune.eval.results import RunResult
+from lvlm_prune.eval.workers import divided_threads
+
+TIMED_IMAGES = 8
+TIMED_ROUNDS = 5
+
+
+def measure(grid: Grid, results: Sequence[RunResult]) -> tuple[StageTimes, str]:
+    """Time one batch of the first images with every stage before the LLM, and note it.
+
+    Args:
+        grid: the model and the questions.
+        results: what its `run` returned.
+
+    Returns:
+        Medians of the unpruned model, and what was measured, in words.
+    """
+    loaded, questions = grid.loaded, grid.questions
+    count = min(TIMED_IMAGES, len(questions.images))
+    first = [grid.asked(image).text for image in range(count)]
+    pictures = [questions.picture(image) for image in range(count)]
+    inputs = loaded.inputs(pictures, first)
+    # Marks are read for stages inside the LLM alone, which are not timed here.
+    stages = [BoundaryStage(loaded.model, stage.config) for stage in grid.stages]
+    device = loaded.model.device
+    with divided_threads(device):
+        base, timings, rounds = interleaved(
+            loaded.model, stages[0], stages[1:], inputs, TIMED_ROUNDS
+        )
+        threads = f", {torch.get_num_threads()} thread(s)" if device.type == "cpu" else ""
+    plain = [result for result in results if not result.inside]
+    for result, timing in zip(plain[1:], timings, strict=True):
+        result.timing = timing
+    return base, f"one batch of {len(first)} prompts, {rounds} rounds, {device.type}{threads}"
