@@ -122,7 +122,8 @@ def _table(
     labels = dict.fromkeys(run.label for model, _ in columns for run in model.inside if shown(run))
     rows = [["none", *([""] if schedules else []), *(cell(base, model) for model, base in columns)]]
     for label in labels:
-        row = [label, *([schedules.get(label, "")] if schedules else [])]
+        name = label.split()[0] if label in schedules else label
+        row = [name, *([schedules.get(label, "")] if schedules else [])]
         for model, base in columns:
             runs = (run for run in model.inside if run.label == label and stands_on(run, base))
             run = next(runs, None)

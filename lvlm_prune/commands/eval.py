@@ -42,8 +42,8 @@ def evaluate(
         typer.Option(
             help="Stages inside the LLM, each a run of its own on every method and budget: "
             "METHOD or METHOD@LAYER:KEEP, separated by commas; a part that begins with a digit is "
-            "one more cut of the schedule before it. all names every one; all@LAYER:KEEP gives those "
-            "with a fixed budget that schedule, the others keep their own."
+            "one more cut of the schedule before it. all names every one; all@LAYER:KEEP gives "
+            "those with a fixed budget that schedule, the others keep their own."
         ),
     ] = "none",
     reweight: Annotated[
