@@ -137,8 +137,8 @@ class Attachment:
         if _ATTRIBUTE in model.__dict__:
             current = model.__dict__[_ATTRIBUTE].config
             raise AlreadyAttachedError(
-                f"this model is already pruned by method={current.method!r}, keep={current.keep}; "
-                "call detach() on that attachment first"
+                f"this model has {current.summary()} attached already; call detach() on that "
+                "attachment first"
             )
         self.model = model
         self.config = config

@@ -103,6 +103,15 @@ class PruneConfig:
         inside = self.layers is not None or self.reweight is not None
         return self.method != EVERYTHING or not inside
 
+    def summary(self) -> str:
+        """What it asks for, in the words of `attach`."""
+        parts = [f"method={self.method!r}, keep={self.keep}"] if self.prunes_before_llm else []
+        if self.layers is not None:
+            parts.append(f"layers={self.layers.label()!r}")
+        if self.reweight is not None:
+            parts.append(f"reweight={self.reweight.label()!r}")
+        return ", ".join(parts)
+
     def __hash__(self) -> int:
         return hash(json.dumps(self.to_dict(), sort_keys=True, default=str))
 

@@ -15,7 +15,9 @@ from lvlm_prune.tables import aligned
 DEPTH = 32
 LAYERS_NOTE = """\
 before layer: share of the visual tokens that entered the LLM which goes on from there, in an LLM of
-32 layers (scaled to others); `auto`: the method decides. Any of them takes layers={LAYER: KEEP}."""
+32 layers. Schedules of several stages are scaled to others, where stages may fall together; the
+last of them stays. `auto`: the method decides. Stages of your own: LayerSchedule(NAME, {LAYER:
+KEEP}) in Python, NAME@LAYER:KEEP,LAYER:KEEP on the command line, both without KEEP for `auto`."""
 REWEIGHT_NOTE = """\
 rows: of every text token behind the images, or the last one of each pass; decode rows always.
 Off unless asked for. What is known of a method's results is said beside it."""
@@ -62,7 +64,7 @@ def _stages(method: LayerMethod) -> str:
     """The default schedule."""
     stages = method.stages(DEPTH)
     if all(share is None for share in stages.values()):
-        return f"auto, {_span(stages)}"
+        return f"auto, {_layers(stages)}"
     return ", ".join(f"{layer}: {share:.3g}" for layer, share in stages.items())
 
 
@@ -70,6 +72,13 @@ def _edited(method: Reweighter) -> str:
     """The layers that a reweighter changes."""
     layers = method.layers(method.complete({}), DEPTH)
     return _span(layers) if layers else "logits"
+
+
+def _layers(stages: Collection[int]) -> str:
+    """Layers, in few words where they are many."""
+    layers = sorted(stages)
+    many = len(layers) > 4
+    return f"{layers[0]}-{layers[-1]}" if many else ", ".join(str(layer) for layer in layers)
 
 
 def _span(layers: Collection[int]) -> str:

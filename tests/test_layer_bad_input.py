@@ -219,9 +219,18 @@ def test_texts_with_wrong_numbers(text):
         parse_layers(text)
 
 
+@pytest.mark.parametrize("stages", [{1: 0.5, 2: 0.5}, {1: 2, 2: 4}, {1: 0.2, 2: 0.3}])
+def test_stages_that_cannot_drop_anything(stages):
+    with pytest.raises(ValueError, match="stages must fall"):
+        LayerSchedule("fastv", stages)
+
+
 def test_budgets():
     assert [tokens_that_go_on(*one) for one in ((0.5, 9, 9), (0.01, 9, 9), (4, 9, 9))] == [5, 1, 4]
-    assert [tokens_that_go_on(*one) for one in ((0.5, 9, 2), (4, 3, 3), (0, 9, 9))] == [2, 3, 0]
+    assert [tokens_that_go_on(*one) for one in ((0.5, 9, 2), (4, 4, 3), (0, 9, 9))] == [2, 3, 0]
+    with pytest.raises(ValueError, match="of which 3 entered the LLM; pass 0..3"):
+        tokens_that_go_on(4, 3, 3)
+    assert parse_layers("fastv@2:50%").stages == {2: 0.5}
     numbers = LayerSchedule("fastv", {numpy.int64(2): numpy.int64(1), 3: numpy.float32(0.5)})
     assert numbers.stages == {2: 1, 3: 0.5}
     assert [type(value) for value in numbers.stages.values()] == [int, float]

@@ -107,12 +107,13 @@ def _check_layer(layer: int, keep: Any, decoder: Decoder, method: LayerMethod) -
     if keep is None and not adaptive:
         raise ValueError(
             f"layer method {method.name!r} needs a number or share at layer {layer}, got None; "
-            "write {layer: 0.5}"
+            f"write {{{layer}: 0.5}} or {method.name}@{layer}:0.5"
         )
     if keep is not None and adaptive:
         raise ValueError(
             f"layer method {method.name!r} decides itself how many tokens go on, got {keep!r} at "
-            f"layer {layer}; write {{{layer}: None}} and set its options instead"
+            f"layer {layer}; write {{{layer}: None}} or {method.name}@{layer}, and set its options "
+            "instead"
         )
 
 

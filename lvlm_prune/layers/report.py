@@ -20,7 +20,8 @@ class LayerReport:
 
     Args:
         schedule: what was asked for.
-        tokens: for each prompt, the visual tokens of each decoder layer.
+        tokens: for each prompt (with beams or samples for each of its copies), the visual tokens
+            of each decoder layer.
         text: for each prompt, its text tokens.
         shape: of the LLM, for the FLOPs.
         kept: for each stage's layer and each prompt, the columns of the visual tokens that go on,
@@ -54,12 +55,12 @@ class LayerReport:
 
     @property
     def prefill_share(self) -> float:
-        """FLOPs of the LLM's prefill as a share (0-1) of those without a stage."""
+        """FLOPs of the LLM's prefill as a share (0-1) of those if all that entered went on."""
         return self._share(prefill_flops)
 
     @property
     def decode_share(self) -> float:
-        """FLOPs of the first decode step as a share (0-1) of those without a stage."""
+        """FLOPs of the first decode step as a share (0-1) of those if all that entered went on."""
         return self._share(decode_flops)
 
     def _share(self, flops: Any) -> float:
@@ -75,6 +76,6 @@ class LayerReport:
         return (
             f"{self.schedule.label()}: {first:.0f} visual tokens enter the LLM, {self.last:.0f} "
             f"reach its last layer, {self.layer_average:.1f} on average over {self.shape.depth} "
-            f"layers; {self.prefill_share:.1%} of the LLM's prefill FLOPs, "
+            f"layers; {self.prefill_share:.1%} of the prefill FLOPs of all {first:.0f}, "
             f"{self.decode_share:.1%} of a decode step's"
         )

@@ -1,7 +1,9 @@
 """LayerSchedule: where inside the LLM visual tokens are dropped, and how many go on.
 
 One budget language for all methods: a stage's share or number always counts the visual tokens that
-entered the LLM, per image, and what goes on from that layer. Papers mean different things by "64
+entered the LLM, per image, and what goes on from that layer. An image is a run of placeholders, so
+images that touch count as one, newline tokens between rows of tiles are tokens like others, and a
+video whose frames stand apart (Qwen3-VL) is as many. Papers mean different things by "64
 tokens" (after the last stage, or the average over layers); `LayerReport` gives both. It knows
 nothing about models; `LayerStage` checks it against one.
 """
@@ -11,7 +13,7 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any
 
-from lvlm_prune.budget import tokens_to_keep
+from lvlm_prune.budget import parse_keep, tokens_to_keep
 
 SINK_POLICIES = ("exclude", "rank")
 
@@ -104,7 +106,21 @@ def _checked(stages: Mapping[int, int | float | None]) -> dict[int, int | float 
         if int(layer) in checked:
             raise ValueError(f"layer {layer} is named twice in {dict(stages)!r}; name it once")
         checked[int(layer)] = _share(int(layer), keep)
-    return dict(sorted(checked.items()))
+    ordered = dict(sorted(checked.items()))
+    _check_falling(ordered)
+    return ordered
+
+
+def _check_falling(stages: Mapping[int, int | float | None]) -> None:
+    """Refuse a stage that could drop nothing that an earlier one has left."""
+    pairs = list(stages.items())
+    for (first, before), (second, after) in zip(pairs, pairs[1:], strict=False):
+        comparable = type(before) is type(after) and before is not None and after is not None
+        if comparable and after >= before:
+            raise ValueError(
+                f"layer {second} is to keep {after}, and layer {first} leaves only {before}; "
+                "stages must fall"
+            )
 
 
 def _share(layer: int, keep: Any) -> int | float | None:
@@ -149,6 +165,8 @@ def _parsed(cut: str) -> tuple[int, int | float | None]:
     layer, colon, keep = (part.strip() for part in cut.partition(":"))
     if not colon or keep == "auto":
         return int(layer), None
+    if keep.endswith("%"):
+        return int(layer), parse_keep(keep)
     return int(layer), int(keep) if keep.isdecimal() else float(keep)
 
 
@@ -159,6 +177,14 @@ def tokens_that_go_on(keep: int | float, total: int, left: int) -> int:
         keep: of the schedule.
         total: the image's tokens that entered the LLM.
         left: those that are still there.
+
+    Raises:
+        ValueError: more than there ever were.
     """
+    if isinstance(keep, int) and keep > total:
+        raise ValueError(
+            f"a stage inside the LLM is to keep {keep} tokens of an image of which {total} entered "
+            f"the LLM; pass 0..{total}, or a share such as 0.5"
+        )
     wanted = keep if isinstance(keep, int) else tokens_to_keep(keep, total)
     return min(wanted, left)
