@@ -26,6 +26,7 @@ from lvlm_prune.images import load_image
 from lvlm_prune.inside import inside, wanted_marks
 from lvlm_prune.loading import Loaded, load
 from lvlm_prune.overlay import draw_kept_views, draw_score_views, draw_views
+from lvlm_prune.show_answer import answer
 from lvlm_prune.stage import Choice
 from lvlm_prune.views import views
 
@@ -40,8 +41,8 @@ class Shown:
     Args:
         name: `unpruned`, or what was done.
         text: the answer.
-        yes_no: probability that the first token says yes, and no; None where the words are not
-            single tokens.
+        yes_no: probability that the first token says yes, and no, after a contrast if there is
+            one; None where the words are not single tokens.
         tokens: visual tokens that entered the LLM.
         times: medians in ms.
     """
@@ -91,7 +92,8 @@ def show_run(
         times = measure(loaded.model, stages, inputs)
     full = answer(loaded, inputs, max_new_tokens)
     with attach(loaded.model, config) as handle:
-        pruned = answer(loaded, inputs, max_new_tokens)
+        contrasted = handle.reweighting is not None and handle.reweighting.contrast is not None
+        pruned = answer(loaded, inputs, max_new_tokens, contrasted)
         layers = None if handle.layers is None else handle.layers.report
     with torch.inference_mode():
         choice = whole(stages[1].select(stages[1].encode(inputs)))
@@ -100,6 +102,8 @@ def show_run(
         Shown(short_label(config), *pruned, len(choice.kept), times[1]),
     )
     typer.echo(table(loaded, question, shown, threads))
+    if (line := untimed(config)) is not None:
+        typer.echo(line)
     if layers is not None:
         typer.echo(str(layers))
     drawn = figure(loaded, picture, question, inputs, shown, choice)
@@ -134,34 +138,6 @@ def short_label(config: PruneConfig) -> str:
     return " + ".join(parts)
 
 
-@torch.inference_mode()
-def answer(
-    loaded: Loaded, inputs: dict[str, Tensor], max_new_tokens: int
-) -> tuple[str, tuple[float, float] | None]:
-    """The greedy answer, and how probable yes and no are as its first token."""
-    output = loaded.model.generate(
-        **inputs,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        output_logits=True,
-        return_dict_in_generate=True,
-    )
-    new = output.sequences[:, inputs["input_ids"].shape[1] :]
-    text = loaded.processor.batch_decode(new, skip_special_tokens=True)[0].strip()
-    words = [yes_no_tokens(loaded.processor.tokenizer, word) for word in ("yes", "no")]
-    if not all(words):
-        return text, None
-    share = output.logits[0][0].float().softmax(dim=-1)
-    yes, no = (float(share[sorted(tokens)].sum()) for tokens in words)
-    return text, (yes, no)
-
-
-def yes_no_tokens(tokenizer: Any, word: str) -> set[int]:
-    """Tokens that are this word alone, in lower case or capitalised."""
-    forms = [tokenizer.encode(form, add_special_tokens=False) for form in (word, word.title())]
-    return {form[0] for form in forms if len(form) == 1} - {tokenizer.unk_token_id}
-
-
 def table(loaded: Loaded, question: str, shown: Sequence[Shown], timed_threads: int) -> str:
     """Both answers with their numbers, as aligned text."""
     heads = ["", "visual tokens", "encode", "select", "prefill", "total", "p(yes)", "p(no)"]
@@ -188,6 +164,14 @@ def table(loaded: Loaded, question: str, shown: Sequence[Shown], timed_threads: 
             f"({device}{threads}); select includes shortening the prompt",
         ]
     )
+
+
+def untimed(config: PruneConfig) -> str | None:
+    """A line about what a reweighting runs beside the answer, or None where it runs nothing."""
+    beside = None if config.reweight is None else config.reweight.beside()
+    if config.reweight is None or beside is None:
+        return None
+    return f"not in the times of {config.reweight.label()}: {beside}, which generate runs too"
 
 
 @dataclass(frozen=True)

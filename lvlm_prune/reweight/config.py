@@ -52,6 +52,18 @@ class ReweightConfig:
         preset = {} if self.preset is None else method.presets[self.preset]
         return method.complete({**preset, **self.options})
 
+    def beside(self) -> str | None:
+        """What `generate` runs beside the answer itself, in words; None for nothing."""
+        method, options = reweighter_named(self.method), self.complete()
+        tokens = method.pre_run(options) if method.pre_run else 0
+        if tokens:
+            return f"a first answer of up to {tokens} tokens"
+        contrast = method.contrast(options) if method.contrast else None
+        if contrast is None:
+            return None
+        prompt = "without the image" if contrast.noised is None else "with a noised image"
+        return f"a second answer, to the prompt {prompt}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values."""
         return {"method": self.method, "preset": self.preset, "options": dict(self.options)}
