@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from lvlm_prune.eval.inside_table import (
     caption_base,
     caption_differences,
+    stage_control,
     stage_words,
     stands_on,
 )
@@ -96,9 +97,10 @@ def _caption_parts(columns: Sequence[Column]) -> list[str]:
         "## Captions: CHAIR_s / CHAIR_i / recall in %",
         _table(columns, lambda run: run.inside and run.control_of is None, _chair_cell),
         "CHAIR_s: captions with an object that is not there; CHAIR_i: mentions that are made up; "
-        "recall: classes of the scene that are named. CHAIR_s lies ↓ below (better) or ↑ above "
-        "the base's beyond the 95 % interval. Captions scored against the next scene: "
-        f"{', '.join(blind)}.",
+        "recall: classes of the scene that are named. ↑ CHAIR_s above and ↓ below the base's "
+        "beyond the 95 % interval; who names less makes up less, so read it beside recall. Of "
+        "stages: ° recall not above and † below that of random tokens at the same layers. Captions "
+        f"scored against the next scene: {', '.join(blind)}.",
     ]
 
 
@@ -167,9 +169,14 @@ def _chair(run: RunResult, blind: bool = False) -> str:
 
 
 def _chair_cell(run: RunResult, model: ModelResults) -> str:
-    """The three numbers, with a mark where CHAIR_s is not the base's."""
-    base = caption_base(run, model.results)
-    if base is None or not run.inside:
+    """The three numbers: how CHAIR_s stands to the base's, and recall to the control's."""
+    base, control = caption_base(run, model.results), stage_control(run, model.results)
+    if base is None or not run.inside or run.captions is None:
         return _chair(run)
-    verdict = caption_differences(run, base)[0].verdict
-    return _chair(run) + {"above": " ↑", "below": " ↓", "level": ""}[verdict]
+    arrow = {"above": " ↑", "below": " ↓", "level": ""}[caption_differences(run, base)[0].verdict]
+    mark = "" if control is None else MARKS[caption_differences(run, control)[1].verdict]
+    score = run.captions.score
+    return (
+        f"{100 * score.chair_s:.1f}{arrow} / {100 * score.chair_i:.1f} / "
+        f"{100 * score.recall:.1f}{mark}"
+    )

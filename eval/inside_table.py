@@ -27,8 +27,9 @@ CAPTION_LEGEND = (
     f"Greedy answers to “{REQUEST}”. CHAIR_s: captions with an object that is not there; CHAIR_i: "
     "mentions that are made up; recall: classes of the scene that are named; all in %. Minus base: "
     "the difference to the same run without what is inside the LLM (before the LLM: to the "
-    "unpruned model) with its 95 % interval. Next image: the unpruned captions scored against the "
-    "next scene, which is what blind guessing of this kind is worth."
+    "unpruned model) with its 95 % interval; minus random: to random tokens at the same layers. "
+    "Who names less makes up less: read CHAIR beside recall. Next image: the unpruned captions "
+    "scored against the next scene, which is what blind guessing of this kind is worth."
 )
 
 
@@ -129,22 +130,27 @@ def _reweight_table(base: RunResult, runs: Sequence[RunResult]) -> str:
 def _caption_table(results: Sequence[RunResult]) -> str:
     """One line for each run, and one for blind captions."""
     heads = ["base", "inside the LLM", "captions", "CHAIR_s", "minus base [95 %]", "CHAIR_i"]
-    heads += ["recall", "minus base [95 %]", "mentions"]
+    heads += ["recall", "minus base [95 %]", "minus random [95 %]", "mentions"]
     rows = []
     for run in results:
         if run.captions is None:
             continue
         score, base = run.captions.score, caption_base(run, results)
         made_up, found = (None, None) if base is None else caption_differences(run, base)
+        control = stage_control(run, results)
+        level = None if control is None else caption_differences(run, control)[1]
         rows.append([f"{run.base} {run.kept}", run.label if run.inside else "none"])
-        rows[-1] += _caption_cells(score, made_up, found)
+        rows[-1] += _caption_cells(score, made_up, found, level)
     blind = next(run.captions.blind for run in results if run.captions)
-    rows.append(["next image", "", *_caption_cells(blind, None, None)])
+    rows.append(["next image", "", *_caption_cells(blind)])
     return markdown(heads, rows)
 
 
 def _caption_cells(
-    score: CaptionScore, made_up: Interval | None, found: Interval | None
+    score: CaptionScore,
+    made_up: Interval | None = None,
+    found: Interval | None = None,
+    against_random: Interval | None = None,
 ) -> list[str]:
     """The numbers of one line."""
     return [
@@ -154,6 +160,7 @@ def _caption_cells(
         f"{100 * score.chair_i:.1f}",
         f"{100 * score.recall:.1f}",
         difference_cell(found, marked=False),
+        difference_cell(against_random),
         f"{score.mean_mentions:.2f}",
     ]
 
@@ -165,6 +172,20 @@ def caption_base(run: RunResult, results: Sequence[RunResult]) -> RunResult | No
     if not run.inside:
         return results[0]
     return next(base for base in results if not base.inside and stands_on(run, base))
+
+
+def stage_control(run: RunResult, results: Sequence[RunResult]) -> RunResult | None:
+    """The run of random tokens at the same layers, where the run was compared with one."""
+    if run.against_random is None or not run.inside:
+        return None
+    for control in results:
+        schedule = control.config.layers
+        random = schedule is not None and schedule.method == "random"
+        if random and control.config.reweight is None and stands_on(run, control):
+            measured = control.control_of == run.label
+            if measured or (control.control_of is None and control.stages == run.stages):
+                return control
+    return None
 
 
 def caption_differences(ours: RunResult, theirs: RunResult) -> tuple[Interval, Interval]:

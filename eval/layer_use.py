@@ -89,9 +89,12 @@ def matched_stages(
     """
     if all(keep is not None for keep in stages.values()):
         return stages
-    # A share of 0 is none; the number 0 is.
     found: dict[int, int | float | None] = {}
+    before = 1.0
     for layer in stages:
-        share = use.tokens_per_layer[layer] / use.entered
-        found[layer] = round(share, 6) or 0
-    return None if all(share == 1 for share in found.values()) else found
+        share = round(use.tokens_per_layer[layer] / use.entered, 6)
+        # Stages must fall; those at which nothing left are none.
+        if share < before:
+            # A share of 0 is none; the number 0 is.
+            found[layer], before = share or 0, share
+    return found or None

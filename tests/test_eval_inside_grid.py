@@ -16,6 +16,7 @@ from lvlm_prune.eval.evaluate import EvalSettings, evaluate_benchmark
 from lvlm_prune.eval.grid import Grid
 from lvlm_prune.eval.inside import UNPRUNED, inside_configs, parse_inside
 from lvlm_prune.eval.inside_models import inside_text
+from lvlm_prune.eval.inside_table import stage_control
 from lvlm_prune.eval.interval import paired_bootstrap
 from lvlm_prune.eval.probe import load_probe
 from lvlm_prune.layers.schedule import LayerSchedule
@@ -108,6 +109,8 @@ def test_controls_have_the_same_tokens_at_each_layer(ran):
                 expected = paired_bootstrap(right, theirs.right(images)[0], asked)
                 assert ours.against_random == expected
                 assert theirs.against_random is None
+                assert stage_control(ours, model.results) is theirs
+                assert stage_control(theirs, model.results) is None
 
 
 def test_runs_are_compared_with_their_base(ran):

@@ -20,6 +20,7 @@ from lvlm_prune.eval.inside_table import stage_words
 from lvlm_prune.eval.layer_use import layer_use, matched_stages
 from lvlm_prune.layers.cost import LlmShape, decode_flops, prefill_flops
 from lvlm_prune.layers.registry import LAYER_METHODS
+from lvlm_prune.layers.schedule import LayerSchedule
 from lvlm_prune.reweight.registry import REWEIGHTERS
 
 MERGED = PruneConfig(method="visionzip", keep=9)
@@ -135,6 +136,10 @@ def test_controls_have_the_same_tokens():
     use = layer_use([Answer("a", (10, 4, 0), 5)], [10], LlmShape(3, 8, 8, 4, 16))
     assert matched_stages(use, {1: 0.5, 2: 3}) == {1: 0.5, 2: 3}
     assert matched_stages(use, {1: None, 2: None}) == {1: 0.4, 2: 0}
+    level = layer_use([Answer("a", (10, 10, 5, 5, 0, 0), 5)], [10], LlmShape(6, 8, 8, 4, 16))
+    found = matched_stages(level, dict.fromkeys(range(1, 6)))
+    assert found == {2: 0.5, 4: 0}, "stages must fall"
+    LayerSchedule("random", found)
     full = layer_use([Answer("a", (10, 10, 10), 5)], [10], LlmShape(3, 8, 8, 4, 16))
     assert matched_stages(full, {1: None, 2: None}) is None
 
