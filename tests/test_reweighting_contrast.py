@@ -9,10 +9,12 @@ from packaging import version
 from reweight_oracle import Oracle
 from test_reweighting import ACTIVE, FAMILIES, far, plain
 from tiny_families import IMAGE, PAD, SPECIAL, VIDEO
+from tiny_generic import GENERIC
 from torch import Tensor
 from transformers import DynamicCache, set_seed
 
 from lvlm_prune import attach
+from lvlm_prune.reweight.branch import with_noise
 from lvlm_prune.reweight.contrast import noised
 from lvlm_prune.reweight.engine import Reweighting
 from lvlm_prune.reweight.registry import REWEIGHTERS
@@ -35,15 +37,15 @@ def text_logits(name: str, inputs: dict, answer: Tensor) -> Tensor:
 
 
 def noised_inputs(inputs: dict, step: int, seed: int) -> dict:
-    """Every image under the same noise, drawn for it alone."""
-    pixels = inputs["pixel_values"]
+    """Every image, or tile of one, under the same noise, drawn for it alone."""
+    pixels = inputs["pixel_values"].clone()
     sizes = [1] * len(pixels)
     if "image_grid_thw" in inputs:
         sizes = [math.prod(grid) for grid in inputs["image_grid_thw"].tolist()]
-    images = [
-        noised(image, step, torch.Generator().manual_seed(seed)) for image in pixels.split(sizes)
-    ]
-    return {**inputs, "pixel_values": torch.cat(images)}
+    for image in pixels.split(sizes):
+        for picture in image[0] if pixels.dim() == 5 else [image]:
+            picture[:] = noised(picture, step, torch.Generator().manual_seed(seed))
+    return {**inputs, "pixel_values": pixels}
 
 
 def contrasted(name: str, config: dict, inputs: dict, answer: Tensor) -> Tensor:
@@ -235,3 +237,49 @@ def test_later_turns(config):
     mixed = PAI["options"]["gamma"] * (image - other) + other
     seen = out.scores[0].isfinite()
     assert far(out.scores[0][seen], mixed[seen]) < 1e-5
+
+
+@METHODS
+def test_another_answer_between_two_steps_changes_nothing(config):
+    """The model remembers rotary positions of its last call, which may be another thread's."""
+    family = FAMILIES["qwen2_5_vl"]
+    model, inputs = family.model(), family.prompts("tit", "ttitti")
+    expected, _ = scored("qwen2_5_vl", config, inputs)
+
+    def interrupted(ids: Tensor, scores: Tensor) -> Tensor:
+        model.base_model.rope_deltas = torch.tensor([[-3]])
+        return scores
+
+    found, _ = scored("qwen2_5_vl", config, inputs, logits_processor=[interrupted])
+    assert torch.equal(found, expected)
+    assert model.base_model.rope_deltas.tolist() == [[-3]]
+
+
+@pytest.mark.parametrize("name", sorted({"idefics3", "smolvlm"} & set(GENERIC)))
+def test_images_that_only_fill_up_a_row_stay_blank(name):
+    """Models find them by that; a prompt's images are noised one by one."""
+    generic = GENERIC[name]
+    model, batch, alone = generic.model(), generic.prompts("tit", "ttiti"), generic.prompts("tit")
+    alone["pixel_values"] = batch["pixel_values"][:1, :1]
+    settings = {"max_new_tokens": 3, "output_scores": True, "return_dict_in_generate": True}
+    with Reweighting(model, VCD):
+        both, one = (model.generate(**inputs, **settings) for inputs in (batch, alone))
+    stock = model.generate(**batch, **settings)
+    for ours, theirs in zip(both.scores, one.scores, strict=True):
+        assert close(ours[:1], theirs)
+    assert not close(both.scores[0], stock.scores[0])
+
+
+def test_noise_of_an_image_is_that_of_the_image_alone():
+    pixels = torch.randn(2, 3, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    pixels[0, 1:] = 0
+    found = with_noise({"pixel_values": pixels}, lambda one: noised(one, 900, seeded()))
+    for row, number in ((0, 0), (1, 0), (1, 1), (1, 2)):
+        wanted = noised(pixels[row, number], 900, seeded())
+        assert torch.equal(found["pixel_values"][row, number], wanted)
+    assert not found["pixel_values"][0, 1:].any()
+
+
+def seeded() -> torch.Generator:
+    """The same noise each time."""
+    return torch.Generator().manual_seed(7)

@@ -1,9 +1,10 @@
 """A second branch: an answer with other inputs that is fed the tokens of the real one.
 
 In: inputs of `generate` without an image, or with noised pixels, and the tokens chosen so far. Out:
-next-token logits `[R, V]`. The branch has its own KV cache and its own M-RoPE state, follows rows
-that beams move, and takes back tokens that speculation rejects. Each step is a call of `generate`
-for one token, so that positions, and pruning before the LLM, are what they are for any user.
+next-token logits `[R, V]`. The branch has its own KV cache, follows rows that beams move, and takes
+back tokens that speculation rejects. Each step is a call of `generate` for one token, so that
+pruning before the LLM is what it is for any user. M-RoPE positions are given to every step, since
+the model remembers those of its last call only, which may be another thread's.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,9 +16,12 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 
 from lvlm_prune.cache_columns import cut_columns
+from lvlm_prune.splice import positions_of
 
 TYPES = "mm_token_type_ids"
 GRIDS = {"pixel_values": "image_grid_thw", "pixel_values_videos": "video_grid_thw"}
+# Time, height and width; a plain count may stand before them.
+MROPE_AXES = 3
 
 
 @contextmanager
@@ -59,8 +63,10 @@ def with_noise(arguments: Mapping[str, Any], noised: Callable[[Tensor], Tensor])
     """The inputs with each image noised by itself, so that neighbours do not matter.
 
     Args:
-        arguments: of `generate`; pixels `[I, ...]`, or packed patches with their grids.
-        noised: pixels of one image, or of one tile, to noised ones.
+        arguments: of `generate`; pixels `[I, ...]`, packed patches with their grids, or
+            `[..., C, H, W]` of several pictures a row: images of a prompt, tiles or frames. Blank
+            pictures fill up a row, and models find them by that, so they stay blank.
+        noised: pixels of one picture, to noised ones.
     """
     found = dict(arguments)
     for name, grid in GRIDS.items():
@@ -68,9 +74,54 @@ def with_noise(arguments: Mapping[str, Any], noised: Callable[[Tensor], Tensor])
         if pixels is None:
             continue
         grids = found.get(grid)
-        sizes = [1] * len(pixels) if grids is None else grids.prod(-1).tolist()
-        found[name] = torch.cat([noised(image) for image in pixels.split(sizes)])
+        several = pixels.dim() > 4
+        rows = pixels.flatten(0, -4) if several else pixels
+        sizes = [1] * len(rows) if grids is None else grids.prod(-1).tolist()
+        fresh = [
+            one if several and not bool(one.any()) else noised(one) for one in rows.split(sizes)
+        ]
+        found[name] = torch.cat(fresh).view(pixels.shape)
     return found
+
+
+def rotary_positions(model: Any, inputs: Mapping[str, Any]) -> Tensor | None:
+    """Positions of a prompt for M-RoPE, `[4, B, P]` or `[3, B, P]`, and `[B, P]` for text.
+
+    A prompt without pixels leaves the model's memory alone. One with pixels sets it to what the
+    real prompt, which has the same grids, sets it to as well.
+
+    Args:
+        model: the model.
+        inputs: `input_ids` and `attention_mask` `[B, P]`, and pixels with what belongs to them.
+
+    Returns:
+        The positions, or None where the model remembers none and transformers counts tokens.
+    """
+    if "rope_deltas" not in model.base_model.__dict__:
+        return None
+    if all(inputs.get(name) is None for name in GRIDS):
+        return positions_of(inputs["attention_mask"])
+    given = {name: value for name, value in inputs.items() if value is not None}
+    positions: Tensor = model._prepare_position_ids_for_generation(inputs["input_ids"], given)
+    return positions
+
+
+def continued(positions: Tensor, real: Tensor, count: int) -> Tensor:
+    """Positions of a prompt with `count` tokens of text behind it.
+
+    Args:
+        positions: `[..., B, P]`, see `rotary_positions`.
+        real: `[B, P]` bool.
+        count: new tokens t.
+
+    Returns:
+        `[..., B, P + t]`.
+    """
+    last = positions.masked_fill(~real, -1).amax(dim=-1, keepdim=True)
+    if last.dim() > 2:
+        highest = last[-MROPE_AXES:].amax(dim=0, keepdim=True)
+        last = torch.cat([last[:-MROPE_AXES], highest.expand(MROPE_AXES, -1, -1)])
+    return torch.cat([positions, last + torch.arange(1, count + 1, device=last.device)], -1)
 
 
 class Branch:
@@ -94,6 +145,7 @@ class Branch:
             for name in ("input_ids", "attention_mask", TYPES)
             if inputs.get(name) is not None
         }
+        self.positions = rotary_positions(model, inputs)
         self.answer = self.prompt["input_ids"][:, :0]
         self.prompts = len(self.answer)
         self.config = GenerationConfig(
@@ -109,8 +161,7 @@ class Branch:
             output_logits=True,
             pad_token_id=pad,
         )
-        self._rotary: dict[str, Any] = {}
-        self.last = self._pass(inputs)
+        self.last = self._pass(inputs, self.positions)
 
     def logits(self, answer: Tensor) -> Tensor:
         """Next-token logits behind the prompt and an answer.
@@ -124,7 +175,7 @@ class Branch:
         self._expand(len(answer))
         if answer.shape[1] and self._follow(answer) < answer.shape[1]:
             self.answer = answer
-            self.last = self._pass(self._inputs())
+            self.last = self._pass(self._inputs(), self._positions())
         return self.last
 
     def _expand(self, rows: int) -> None:
@@ -138,9 +189,8 @@ class Branch:
         self.prompt = {name: one.repeat_interleave(times, 0) for name, one in self.prompt.items()}
         self.answer = self.answer.repeat_interleave(times, 0)
         self.last = self.last.repeat_interleave(times, 0)
-        for name, state in self._rotary.items():
-            if state is not None:
-                self._rotary[name] = state.repeat_interleave(times, 0)
+        if self.positions is not None:
+            self.positions = self.positions.repeat_interleave(times, -2)
 
     def _follow(self, answer: Tensor) -> int:
         """Bring the cache to what an answer shares with the last one; the tokens that it holds."""
@@ -180,13 +230,17 @@ class Branch:
         }
         return {name: torch.cat([one, more[name].to(one)], 1) for name, one in self.prompt.items()}
 
-    def _pass(self, inputs: Mapping[str, Any]) -> Tensor:
+    def _positions(self) -> Tensor | None:
+        """Positions of the prompt with the answer so far, if they are given."""
+        if self.positions is None:
+            return None
+        real = self.prompt["attention_mask"] != 0
+        return continued(self.positions, real, self.answer.shape[1])
+
+    def _pass(self, inputs: Mapping[str, Any], positions: Tensor | None) -> Tensor:
         """Logits of one call, `[R, V]`."""
-        with rotary_state(self.model):
-            self.model.base_model.__dict__.update(self._rotary)
-            output = self.generate(
-                **inputs, past_key_values=self.cache, generation_config=self.config
-            )
-            base = self.model.base_model.__dict__
-            self._rotary = {name: base[name] for name in ("rope_deltas",) if name in base}
+        given = {} if positions is None else {"position_ids": positions}
+        output = self.generate(
+            **{**inputs, **given}, past_key_values=self.cache, generation_config=self.config
+        )
         return output.logits[0]

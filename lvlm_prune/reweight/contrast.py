@@ -1,6 +1,7 @@
 """Contrasts of two answers' logits: PAI (arXiv 2407.21771) and VCD (arXiv 2311.16922).
 
 Pure functions on next-token logits `[..., V]`; who runs the second branch is not their concern.
+`generate` does; a hand-written loop of forward calls gets no contrast unless it calls these itself.
 Both cut off tokens that the branch with the image finds implausible: below `log(beta)` + its
 maximum the result is -inf. PAI contrasts log-probabilities with those of a text-only prompt, VCD
 raw logits with those of a noised image. gamma = 1 and alpha = 0 leave the image's own values above

@@ -3,9 +3,9 @@
 `(1 + alpha) l_image - alpha l_noised`, and tokens less than `beta` times as probable as the best
 one are cut off, see `contrast`. The noised image has gone through `step` of 1000 steps of a
 diffusion; the noise comes from `seed`, the same for each image. Attention stays as it is, so this
-acts through `generate` alone and doubles its cost. alpha 1, beta 0.1; preset `pope`: beta 0.2.
-alpha = 0 leaves the cut-off. Greedy decoding works; the released code only samples. In ILVAD's
-table POPE 84.50 -> 84.74, CHAIR_S 48.6 -> 48.4.
+acts through `generate` alone, does nothing in a hand-written loop, and doubles the cost. alpha 1,
+beta 0.1; preset `pope`: beta 0.2. alpha = 0 leaves the cut-off. Greedy decoding works; the released
+code only samples. In ILVAD's table POPE 84.50 -> 84.74, CHAIR_S 48.6 -> 48.4.
 """
 
 from collections.abc import Mapping
