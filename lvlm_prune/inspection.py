@@ -19,8 +19,9 @@ from lvlm_prune.config import PruneConfig
 from lvlm_prune.decoder import Decoder
 from lvlm_prune.decoder_reading import DecoderReading, read_decoder
 from lvlm_prune.encoder_reading import EncoderReading, read_encoder
+from lvlm_prune.layers.reached import reached_layers
 from lvlm_prune.llm_sinks import SinkRule, split_sinks
-from lvlm_prune.show import whole
+from lvlm_prune.show_figure import whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,24 +130,3 @@ def _columns_by_stage(
             return {}
         kept = handle.layers.report.kept
     return {layer: columns[0].cpu() for layer, columns in kept.items()}
-
-
-def reached_layers(visual: Tensor, entered: Tensor, left: Mapping[int, Tensor]) -> Tensor:
-    """The first layer that each visual token does not reach.
-
-    Args:
-        visual: `[C]` bool, placeholders among the columns of the original prompt.
-        entered: `[N]`, 0 for tokens dropped before the LLM, its depth for the others.
-        left: for each stage's layer the visual columns, of the prompt without the dropped tokens,
-            that go on.
-
-    Returns:
-        `[N]`.
-    """
-    reached, inside = entered.clone(), entered > 0
-    dropped = (~inside).long().cumsum(0)
-    columns = visual.nonzero()[:, 0] - dropped
-    for layer, going_on in sorted(left.items()):
-        goes_on = torch.isin(columns, going_on)
-        reached = torch.where(inside & ~goes_on & (reached > layer), layer, reached)
-    return reached

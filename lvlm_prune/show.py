@@ -6,52 +6,31 @@ and a picture of what was kept. Both answers come from `model.generate`, the pru
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import typer
-from PIL import Image
 from torch import Tensor
 
+from lvlm_prune.adapters import adapter_for
 from lvlm_prune.attachment import attach
 from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.config import PruneConfig
-from lvlm_prune.eval.panels import Panel, panel_grid
 from lvlm_prune.eval.pictures import save_png
 from lvlm_prune.eval.prefill import StageTimes, medians, time_stages
 from lvlm_prune.eval.workers import divided_threads
 from lvlm_prune.images import load_image
 from lvlm_prune.inside import inside, wanted_marks
+from lvlm_prune.layers.reached import reached_layers
+from lvlm_prune.layers.report import LayerReport
 from lvlm_prune.loading import Loaded, load
-from lvlm_prune.overlay import draw_kept_views, draw_score_views, draw_views
 from lvlm_prune.show_answer import answer
-from lvlm_prune.stage import Choice
+from lvlm_prune.show_figure import Drawn, Shown, figure, whole
 from lvlm_prune.views import views
 
 ROUNDS = 5
 UNPRUNED = PruneConfig(method="identity", keep=1.0)
-
-
-@dataclass(frozen=True)
-class Shown:
-    """One of the two answers.
-
-    Args:
-        name: `unpruned`, or what was done.
-        text: the answer.
-        yes_no: probability that the first token says yes, and no, after a contrast if there is
-            one; None where the words are not single tokens.
-        tokens: visual tokens that entered the LLM.
-        times: medians in ms.
-    """
-
-    name: str
-    text: str
-    yes_no: tuple[float, float] | None
-    tokens: int
-    times: StageTimes
 
 
 def show_run(
@@ -97,21 +76,38 @@ def show_run(
         layers = None if handle.layers is None else handle.layers.report
     with torch.inference_mode():
         choice = whole(stages[1].select(stages[1].encode(inputs)))
+    entered = len(choice.kept)
+    left = None if layers is None else left_inside(loaded.model, inputs, choice, layers)
+    last = entered if left is None else len(left)
     shown = (
-        Shown("unpruned", *full, choice.total, times[0]),
-        Shown(short_label(config), *pruned, len(choice.kept), times[1]),
+        Shown("unpruned", *full, choice.total, choice.total, times[0]),
+        Shown(short_label(config), *pruned, entered, last, times[1]),
     )
     typer.echo(table(loaded, question, shown, threads))
     if (line := untimed(config)) is not None:
         typer.echo(line)
     if layers is not None:
         typer.echo(str(layers))
-    drawn = figure(loaded, picture, question, inputs, shown, choice)
+    rows = views(picture, inputs, choice.tiles, loaded.processor.image_processor)
+    drawn = figure(config, f"{loaded.label}: {question}", rows, shown, choice, left)
     if drawn is None:
         typer.echo("no picture: this model's visual tokens form no grid that is known")
         return
     save_png(drawn, save)
     typer.echo(f"picture: {save}")
+
+
+def left_inside(
+    model: Any, inputs: dict[str, Tensor], choice: Drawn, layers: LayerReport
+) -> Tensor:
+    """Placeholders of the image that reach the last layer, `[K]`."""
+    token_id = adapter_for(model).token_id("image")
+    reached = torch.zeros(choice.total, dtype=torch.long)
+    reached[choice.kept] = layers.shape.depth
+    columns = {layer: kept[0].cpu() for layer, kept in layers.kept.items()}
+    visual = inputs["input_ids"][0].cpu() == token_id
+    reached = reached_layers(visual, reached, columns)
+    return (reached == layers.shape.depth).nonzero()[:, 0]
 
 
 def measure(
@@ -146,7 +142,8 @@ def table(loaded: Loaded, question: str, shown: Sequence[Shown], timed_threads: 
         times = each.times
         values = (times.encode, times.select + times.splice, times.prefill, times.total)
         chances = ("-", "-") if each.yes_no is None else [f"{p:.3f}" for p in each.yes_no]
-        rows.append([each.name, str(each.tokens), *(f"{v:.1f}" for v in values), *chances])
+        tokens = str(each.tokens) if each.last == each.tokens else f"{each.tokens} -> {each.last}"
+        rows.append([each.name, tokens, *(f"{v:.1f}" for v in values), *chances])
     widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
     lines = [
         "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(cells))
@@ -156,12 +153,15 @@ def table(loaded: Loaded, question: str, shown: Sequence[Shown], timed_threads: 
     lines = [f"{line}  {text}" for line, text in zip(lines, ends, strict=True)]
     device = loaded.model.device.type
     threads = f", {timed_threads} thread(s)" if device == "cpu" else ""
+    note = "; a -> b: tokens that enter the LLM, and those at its last layer"
+    dropped = any(each.last < each.tokens for each in shown)
     return "\n".join(
         [
             f"{loaded.label}: {question}",
             *lines,
             f"ms up to the first token, medians of {ROUNDS} interleaved rounds after a warm-up "
-            f"({device}{threads}); select includes shortening the prompt",
+            f"({device}{threads}); select includes shortening the prompt"
+            + (note if dropped else ""),
         ]
     )
 
@@ -172,87 +172,3 @@ def untimed(config: PruneConfig) -> str | None:
     if config.reweight is None or beside is None:
         return None
     return f"not in the times of {config.reweight.label()}: {beside}, which generate runs too"
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """What was chosen of the whole image.
-
-    Args:
-        tiles: placeholders and grid of each tile.
-        kept: kept placeholders, `[K]`.
-        scores: `[N]`, or None where the method ranks no tokens.
-        sinks: `[N]` bool, or None where the config ignores them.
-        total: N.
-    """
-
-    tiles: list[tuple[Tensor, tuple[int, int]]]
-    kept: Tensor
-    scores: Tensor | None
-    sinks: Tensor | None
-    total: int
-
-
-def whole(choices: Sequence[Choice]) -> Drawn:
-    """One choice from those for an image, which some models encode as several."""
-    totals = [choice.rows.total for choice in choices]
-    starts = [sum(totals[:number]) for number in range(len(totals))]
-    tiles = [
-        (rows.cpu() + start, grid)
-        for start, choice in zip(starts, choices, strict=True)
-        for rows, grid in choice.tiles
-    ]
-    kept = [c.rows.kept.cpu() + start for start, c in zip(starts, choices, strict=True)]
-    scores = [choice.scores.cpu() for choice in choices if choice.scores is not None]
-    sinks = [choice.sinks.cpu() for choice in choices if choice.sinks is not None]
-    every = len(choices)
-    return Drawn(
-        tiles,
-        torch.cat(kept),
-        torch.cat(scores) if len(scores) == every else None,
-        torch.cat(sinks) if len(sinks) == every else None,
-        sum(totals),
-    )
-
-
-def sinks_note(sinks: Tensor | None) -> str:
-    """What a picture says of ViT sinks, `[N]` bool, where they were looked for."""
-    if sinks is None:
-        return ""
-    return "; crosses: ViT sinks" if bool(sinks.any()) else "; no ViT sinks found"
-
-
-def figure(
-    loaded: Loaded,
-    picture: Image.Image,
-    question: str,
-    inputs: dict[str, Tensor],
-    shown: Sequence[Shown],
-    choice: Drawn,
-) -> Image.Image | None:
-    """The image, the kept tokens and, where the method ranks tokens, their scores.
-
-    Returns:
-        The picture, or None where the tokens form no grid that could be drawn.
-    """
-    rows = views(picture, inputs, choice.tiles, loaded.processor.image_processor)
-    if not rows:
-        return None
-    full, pruned = shown
-    panels = [
-        Panel(draw_views(rows), f"{full.tokens} visual tokens (unpruned)", f"answer: {full.text}"),
-        Panel(
-            draw_kept_views(rows, choice.kept, choice.sinks, choice.total),
-            f"{pruned.tokens} kept by {pruned.name}",
-            f"answer: {pruned.text}" + sinks_note(choice.sinks),
-        ),
-    ]
-    if choice.scores is not None:
-        panels.append(
-            Panel(
-                draw_score_views(rows, choice.scores, choice.kept),
-                f"scores of {pruned.name}",
-                "yellow: high, kept tokens outlined",
-            )
-        )
-    return panel_grid([panels], f"{loaded.label}: {question}")

@@ -26,7 +26,6 @@ from lvlm_prune.errors import (
         (float("nan"), ValueError, r"in \(0, 1\], got nan"),
         (float("inf"), ValueError, r"in \(0, 1\], got inf"),
         ("64", TypeError, "must be a number, got '64' of type str"),
-        (None, TypeError, "must be a number, got None"),
         (True, TypeError, "must be a number, got True of type bool"),
         ([4], TypeError, r"must be a number, got \[4\]"),
     ],

@@ -113,8 +113,31 @@ def test_run(photo, model_folder, tmp_path, method):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "line", "panels"),
+    [
+        (("--layers", "fastv@1:9"), r"fastv +36 -> 9 ", 2),
+        (("--keep", "12", "--layers", "fastv@1:50%"), r"visionzip \+ fastv +12 -> 6 ", 4),
+        (("--reweight", "pai:code"), r"pai:code +36 ", 2),
+    ],
+)
+def test_run_inside_the_llm(photo, model_folder, tmp_path, arguments, line, panels):
+    save = tmp_path / "picture.png"
+    base = ["run", str(photo), "Is there a cat ?", "--model", str(model_folder)]
+    result = CliRunner().invoke(app, [*base, *arguments, "--save", str(save)])
+    assert result.exit_code == 0, result.output
+    assert re.search(f"^{line}", result.output, re.MULTILINE)
+    assert ("a -> b" in result.output) == ("->" in line)
+    with Image.open(save) as image:
+        assert image.width == panels * 462 + (panels + 1) * 14
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--layers", "fastvv"), "did you mean 'fastv'"),
+        (("--layers", "fastv@1:99"), "of which 36 entered the LLM"),
+        (("--layers", "fastv@7:0.5"), "layer 7 is out of range"),
+        (("--reweight", "pai:kode"), "has no preset 'kode'; known: code"),
         (("--method", "clss"), "did you mean 'cls'"),
         (("--keep", "0"), "--keep 0: keep must leave at least one token"),
         (("--keep", "x"), "--keep 'x' is no number; pass tokens per image"),

@@ -29,8 +29,9 @@ from lvlm_prune.decoder import Decoder
 from lvlm_prune.decoder_reading import read_decoder
 from lvlm_prune.encoder_reading import read_encoder
 from lvlm_prune.eval.inspection_picture import draw_inspection
-from lvlm_prune.inspection import inspect_prompt, reached_layers
+from lvlm_prune.inspection import inspect_prompt
 from lvlm_prune.inspection_text import inspection_dict, inspection_text
+from lvlm_prune.layers.reached import reached_layers
 from lvlm_prune.llm_sinks import SinkRule
 from lvlm_prune.sinks import vit_sinks
 from lvlm_prune.views import views

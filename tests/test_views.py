@@ -10,7 +10,7 @@ from tiny_probe import tiny_loaded
 from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.config import PruneConfig
 from lvlm_prune.overlay import draw_kept_views, draw_score_views, draw_views
-from lvlm_prune.show import whole
+from lvlm_prune.show_figure import whole
 from lvlm_prune.splice import ImageRows
 from lvlm_prune.stage import Choice
 from lvlm_prune.views import LONGEST, View, guessed_grid, seen_images, unpacked, views
