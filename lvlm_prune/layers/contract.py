@@ -22,35 +22,43 @@ class Projected:
         key: `[Hk, S, d]`, S >= T: columns of a cache stand before the prompt's own T.
         value: `[Hk, S, d]`.
         scale: factor of the logits, usually d ** -0.5.
+        seen: `[T, S]` bool, keys that a row sees, where the layer has a mask of its own, such
+            as a prefix read both ways; None for all up to the row's own.
     """
 
     query: Tensor
     key: Tensor
     value: Tensor
     scale: float
+    seen: Tensor | None = None
 
     @property
     def past(self) -> int:
         """Cached columns in front of the prompt's own."""
         return self.key.shape[1] - self.query.shape[1]
 
+    def visible(self, columns: Tensor) -> Tensor:
+        """Which keys some rows `[R]` see, `[R, S]` bool."""
+        if self.seen is not None:
+            return self.seen[columns]
+        places = torch.arange(self.key.shape[1], device=self.key.device)
+        return places <= (columns + self.past)[:, None]
+
     def logits(self, columns: Tensor) -> Tensor:
-        """Attention logits of some rows over their own causal past.
+        """Attention logits of some rows over the keys that they see.
 
         Args:
             columns: `[R]` int64, in 0..T-1.
 
         Returns:
-            `[H, R, S]`, float32; keys behind a row's own column are -inf.
+            `[H, R, S]`, float32; keys that a row does not see are -inf.
         """
         heads, kv_heads = self.query.shape[0], self.key.shape[0]
         rows = self.query[:, columns].float()
         grouped = rows.reshape(kv_heads, heads // kv_heads * len(columns), -1)
         logits = (grouped @ self.key.float().transpose(-1, -2)) * self.scale
         logits = logits.view(heads, len(columns), -1)
-        places = torch.arange(logits.shape[-1], device=logits.device)
-        hidden = places > (columns + self.past)[:, None]
-        return logits.masked_fill(hidden, -torch.inf)
+        return logits.masked_fill(~self.visible(columns), -torch.inf)
 
     def weights(self, columns: Tensor) -> Tensor:
         """Attention weights of some rows, `[H, R, S]`, float32; each row sums to 1."""
@@ -70,7 +78,7 @@ class LayerRequest:
         following: query, key and value of the layer itself, computed ahead (one norm and three
             projections more).
         embeddings: the hidden states that entered layer 0.
-        rotary: cosine and sine of the rotary embedding at each column.
+        rotary: cosine and sine of the rotary embedding at each column, in the layer before.
     """
 
     previous: bool = False
@@ -93,8 +101,8 @@ class LayerSignals:
         projected: query, key and value by `previous` (the layer before) and `following` (this
             layer), as requested.
         entered: `[T, D]` what entered layer 0 at these columns, if requested.
-        rotary: cosine and sine `[T, d]` that the layer gets for these columns, if requested; None
-            also where the LLM has no rotary embedding.
+        rotary: cosine and sine `[T, d]` that the layer before got for these columns, those of
+            `previous`, if requested; None also where the LLM has no rotary embedding.
         observed: for each layer of the method's `observed` that has run, what its `observe` gave
             at these columns, `[T]`.
         sinks: `[T]` bool, LLM visual sinks, or None where they are not excluded.

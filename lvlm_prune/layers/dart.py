@@ -14,7 +14,10 @@ visual ones first, where the official order is that of a Python set, on which th
 the budget counts the visual pivots and is met exactly, earlier pivots taking one token more; each
 image has visual pivots of its own; text pivots come from the text behind the first image, as
 released, and there are fewer where that text is shorter; cosines are those of the plain hidden
-states, where the official applies the LLM's final norm first.
+states, where the official applies the LLM's final norm first; norms are those of keys before the
+rotary embedding, where the official takes rotated ones: the L1 norm of a rotated key changes with
+its position, so that the same prompt would keep other tokens behind padding or a longer text.
+Where the rotation is unknown (three axes that are not joined) keys stay as they are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +27,8 @@ import torch
 from torch import Tensor
 
 from lvlm_prune.layers.contract import LayerMethod, LayerRequest, LayerSelection, LayerSignals
-from lvlm_prune.layers.rows import rows_behind_images
+from lvlm_prune.layers.rotation import without_rotation
+from lvlm_prune.layers.rows import rows_behind
 from lvlm_prune.methods.dart import equal_shares, largest_rows, least_similar
 from lvlm_prune.reweight.options import check_whole
 
@@ -59,8 +63,9 @@ def turns(hidden: Tensor, norms: Tensor, text: Tensor, keep: int, image_pivots: 
 def select(signals: LayerSignals, keep: Sequence[int], **options: Any) -> LayerSelection:
     """Take the pivots of each image and what is least like them."""
     past = signals.previous.past
-    keys = signals.previous.key[:, past:].transpose(0, 1).flatten(1)
-    behind = rows_behind_images(signals)
+    keys = without_rotation(signals.previous.key[:, past:], signals.rotary)
+    keys = keys.transpose(0, 1).flatten(1)
+    behind = rows_behind(signals, signals.visual[:1])
     text = behind[largest_rows(keys[behind], options["text_pivots"])]
     kept, scores = [], []
     for columns, count in zip(signals.images, keep, strict=True):
@@ -92,7 +97,7 @@ METHOD = LayerMethod(
     source="DART, arXiv 2502.11494",
     select=select,
     stages=stages,
-    request=LayerRequest(previous=True),
+    request=LayerRequest(previous=True, rotary=True),
     options={"image_pivots": 4, "text_pivots": 4},
     check=check,
 )

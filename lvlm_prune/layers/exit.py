@@ -8,9 +8,9 @@ in the spirit of DyVTE (arXiv 2411.19628), where trained routers decide about th
 
 with `out` the row's attention output over all heads, before the output projection, m_V a head's
 weight on visual keys and o_V its output over them alone: out' is exactly what the row would get if
-the visual keys were not there. If the change of the last `rows` text rows (the largest of them) is
-at most `tolerance` in `patience` layers in a row, the visual tokens leave, but never before layer
-`after` * depth.
+the visual keys were not there. If the change of the last `rows` text rows behind all images (the
+largest of them) is at most `tolerance` in `patience` layers in a row, the visual tokens leave, but
+never before layer `after` * depth.
 
 `tolerance` 0.05, `patience` 2 and `after` 0.5 are our choice and tuned on nothing; 0.05 is near the
 turn that VisiPruner calls no turn (cosine 0.999). `rows` is 1, the row that the next token comes
@@ -37,7 +37,7 @@ from lvlm_prune.layers.contract import (
     LayerSignals,
     Projected,
 )
-from lvlm_prune.layers.rows import rows_behind_images
+from lvlm_prune.layers.rows import rows_behind
 from lvlm_prune.reweight.options import check_number, check_whole
 
 
@@ -65,7 +65,7 @@ def change_without(projected: Projected, rows: Tensor, columns: Tensor) -> Tenso
 
 def select(signals: LayerSignals, keep: Sequence[int], **options: Any) -> LayerSelection:
     """Drop all visual tokens if they have not mattered in the last layers."""
-    rows = rows_behind_images(signals)[-options["rows"] :]
+    rows = rows_behind(signals, signals.visual)[-options["rows"] :]
     change = change_without(signals.previous, rows, signals.visual)
     quiet = bool((change <= options["tolerance"]).all())
     count = (signals.memory or 0) + 1 if quiet else 0

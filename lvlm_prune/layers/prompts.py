@@ -24,6 +24,8 @@ class BatchProjection:
         scale: factor of the logits.
         keys: columns of the keys, `[B, S]`, -1 for padding.
         real: `[B, C]` bool, columns of layer 0 that are no padding.
+        mask: of the layer, `[B, 1, T, S]`, bool or added to the logits; None, and everything that
+            is no such tensor, is causal.
     """
 
     query: Tensor
@@ -32,6 +34,7 @@ class BatchProjection:
     scale: float
     keys: Tensor
     real: Tensor
+    mask: Any = None
 
     def of(self, prompt: int, places: Tensor) -> Projected:
         """The part of one prompt, at its places `[T']` among the batch's T."""
@@ -42,8 +45,21 @@ class BatchProjection:
         columns = torch.cat([seen.nonzero()[:, 0], places + past])
         query = self.query[prompt][:, places]
         return Projected(
-            query, self.key[prompt][:, columns], self.value[prompt][:, columns], self.scale
+            query,
+            self.key[prompt][:, columns],
+            self.value[prompt][:, columns],
+            self.scale,
+            self._seen(prompt, places, columns),
         )
+
+    def _seen(self, prompt: int, places: Tensor, columns: Tensor) -> Tensor | None:
+        """The mask at one prompt's rows and keys, `[T', S']` bool."""
+        if not isinstance(self.mask, Tensor) or self.mask.dim() != 4:
+            return None
+        mask = self.mask.expand(len(self.query), -1, -1, -1)[prompt, 0]
+        mask = mask[places[:, None], columns]
+        # Masks that are added hide with the least number of their type, or with -inf.
+        return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
 
 
 @dataclass(frozen=True)
@@ -62,7 +78,7 @@ class BatchState:
         totals: for each prompt, the visual tokens of its images that entered the LLM.
         projected: see `LayerSignals`, for the batch.
         entered: `[B, L, D]`, what entered layer 0, or None.
-        rotary: cosine and sine at the columns, `[B, T, d]`, or None.
+        rotary: cosine and sine that the layer before got at the columns, `[B, T, d]`, or None.
         observed: for each observed layer, `[B, T]`.
         sinks: `[B, T]` bool, or None.
         memory: for each prompt.

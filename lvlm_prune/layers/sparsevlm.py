@@ -3,8 +3,8 @@
 In: the attention of the layer before the stage, what entered layer 0, and the hidden states at the
 stage. Out: for each image K tokens (SparseVLM, arXiv 2410.04417; official code 26a5f48):
 
-1. Raters are the text tokens behind the images whose share of softmax over text of V T^t, averaged
-   over visual tokens, is above the mean (V, T: embeddings of visual and text tokens).
+1. Raters are the text tokens behind the image whose share of softmax over text of V T^t, averaged
+   over visual tokens, is above the mean (V, T: embeddings of the image and of that text).
 2. A visual token's score is the raters' attention to it, averaged over heads and raters.
 3. Of the dropped tokens, the best int(0.3 n) + 1 are clustered by DPC-kNN into int(m / 10) + 1
    clusters of m candidates; each cluster's mean goes on as one recycled token.
@@ -26,7 +26,8 @@ The names are averages over layers as the authors count them; layers really see 
 Differences from the official code: any budget, not four; no noise in the densities; a cluster's
 mean is exact, not sum / (count + 1e-6); recycled tokens stand at their centre's place, where the
 official appends them, and positions are kept, where it numbers them anew; where no text token is
-above the mean (one token), all rate; the paper's rank-adaptive ratio, which the official code
+above the mean (one token), all rate; each image has raters of its own, which can all see it, where
+the official reads one image; the paper's rank-adaptive ratio, which the official code
 replaced by lists, is the schedule's.
 """
 
@@ -44,7 +45,7 @@ from lvlm_prune.layers.contract import (
     scaled_stages,
 )
 from lvlm_prune.layers.density_peaks import cluster, cluster_means
-from lvlm_prune.layers.rows import rows_behind_images, visual_weights
+from lvlm_prune.layers.rows import image_weights, rows_behind
 from lvlm_prune.layers.top import top_of_each_image
 
 PUBLISHED_DEPTH = 32
@@ -68,16 +69,23 @@ def raters(visual: Tensor, text: Tensor) -> Tensor:
     return above if bool(above.any()) else torch.ones_like(above)
 
 
-def rating_rows(signals: LayerSignals) -> tuple[Tensor, Tensor]:
-    """Columns of the raters, and which rows behind the images they are, for the next stage.
+def rating_rows(signals: LayerSignals) -> tuple[list[Tensor], list[Tensor]]:
+    """For each image columns of its raters, and which rows behind it they are, for the next stage.
 
     Raters are chosen once, at the first stage, while all visual tokens are there.
     """
-    rows = rows_behind_images(signals)
+    behind = [rows_behind(signals, columns) for columns in signals.images]
     chosen = signals.memory
     if chosen is None:
-        chosen = raters(signals.embeddings[signals.visual], signals.embeddings[rows])
-    return rows[chosen], chosen
+        embeddings = signals.embeddings
+        pairs = zip(signals.images, behind, strict=True)
+        chosen = [raters(embeddings[columns], embeddings[rows]) for columns, rows in pairs]
+    found = [
+        # An image without tokens has no place any more that rows could be behind.
+        rows[rates] if len(columns) else rows
+        for columns, rows, rates in zip(signals.images, behind, chosen, strict=True)
+    ]
+    return found, chosen
 
 
 def split_budget(present: int, keep: int) -> tuple[int, int]:
@@ -149,7 +157,8 @@ def recycled_selection(signals: LayerSignals, scores: Tensor, keep: Sequence[int
 def select(signals: LayerSignals, keep: Sequence[int], **options: Any) -> LayerSelection:
     """Rank by the raters' attention, one layer before, and recycle."""
     rows, chosen = rating_rows(signals)
-    scores = visual_weights(signals, signals.previous, rows).mean(dim=(0, 1))
+    weights = image_weights(signals, signals.previous, rows)
+    scores = torch.cat([part.mean(dim=(0, 1)) for part in weights])
     if not options["recycle"]:
         plain = top_of_each_image(signals, scores, keep)
         return LayerSelection(plain.kept, scores, memory=chosen)

@@ -5,7 +5,7 @@ official code 26a5f48 with USE_VERSION=2_0):
 
 - logits of the raters' rows are divided by what the rotary embedding alone makes of them, the logit
   of an all-ones query and an all-ones key at the same two positions: 2 sum_k cos((m - n) theta_k);
-- scores are averaged over the 14 of 32 heads whose raters give most attention to visual tokens, and
+- scores are averaged over the 14 of 32 heads whose raters give most attention to the image, and
   over raters;
 - nothing is merged, positions are kept.
 
@@ -33,6 +33,7 @@ from lvlm_prune.layers.contract import (
     LayerSignals,
     scaled_stages,
 )
+from lvlm_prune.layers.rows import split_by_image
 from lvlm_prune.layers.sparsevlm import PUBLISHED_DEPTH, rating_rows
 from lvlm_prune.layers.top import top_of_each_image
 from lvlm_prune.reweight.options import check_number
@@ -70,16 +71,19 @@ def select(signals: LayerSignals, keep: Sequence[int], **options: Any) -> LayerS
     """Rank by the raters' attention without the bias of distance."""
     rows, chosen = rating_rows(signals)
     projected = signals.previous
-    logits = projected.logits(rows)
+    together = torch.cat(rows).unique()
+    logits = projected.logits(together)
     if options["debias"]:
         if signals.rotary is None:
             raise ValueError(
                 "this LLM has no rotary embedding to free attention of; pass debias=False"
             )
-        bias = rotary_bias(*signals.rotary, rows, projected.query.shape[-1])
+        bias = rotary_bias(*signals.rotary, together, projected.query.shape[-1])
         logits[..., projected.past :] /= bias
     weights = logits.softmax(dim=-1)[..., signals.visual + projected.past]
-    scores = weights[best_heads(weights, options["heads"])].mean(dim=(0, 1))
+    parts = split_by_image(signals, weights, together, rows)
+    best = [part[best_heads(part, options["heads"])] for part in parts]
+    scores = torch.cat([part.mean(dim=(0, 1)) for part in best])
     selection = top_of_each_image(signals, scores, keep)
     return LayerSelection(selection.kept, scores, memory=chosen)
 

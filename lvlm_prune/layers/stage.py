@@ -54,6 +54,7 @@ class StagePass:
         prompt: `[B, L]` bool, new columns of the prompt, without padding and what comes behind.
         memory: of the method, for each prompt.
         projected: `previous` of the coming stage.
+        rotary: cosine and sine of the layer before the coming stage, if requested.
         entered: what entered layer 0.
         full: `[B, L, D]`, last states of every column, once tokens were dropped.
         arguments: what layers with the same columns share.
@@ -65,6 +66,7 @@ class StagePass:
     prompt: Tensor
     memory: list[Any]
     projected: dict[str, BatchProjection] = field(default_factory=dict)
+    rotary: tuple[Tensor, Tensor] | None = None
     entered: Tensor | None = None
     full: Tensor | None = None
     arguments: dict[Any, Any] = field(default_factory=dict)
@@ -162,12 +164,14 @@ class LayerStage:
             if layer in self.plan.stages:
                 self._drop(call, layer, arguments, state)
         self._gather(call, layer, arguments, state)
+        if state.decides and layer + 1 in self.plan.stages and self.plan.method.request.rotary:
+            state.rotary = rotary_tables(arguments, len(state.image))
 
     def attention(self, call: DecoderCall, layer: int, attention: AttentionCall) -> None:
         """Remember query, key and value for the stage behind this layer; the kernel runs."""
         state: StagePass = call.scratch[self]
         if state.decides and layer + 1 in self.plan.stages and self.plan.method.request.previous:
-            state.projected["previous"] = self._projection(call, layer, attention)
+            state.projected["previous"] = self._projection(call, layer, attention, attention.mask)
 
     def before_norm(self, call: DecoderCall, hidden: Tensor) -> Tensor:
         """Put the states back to full length."""
@@ -179,35 +183,31 @@ class LayerStage:
         return scatter_rows(state.full, call.rows(len(call.own) - 1), hidden)
 
     def _projection(
-        self, call: DecoderCall, layer: int, attention: AttentionCall
+        self, call: DecoderCall, layer: int, attention: AttentionCall, mask: Any
     ) -> BatchProjection:
-        """Query, key and value of a layer with the columns that they belong to."""
+        """Query, key and value of a layer with the columns that they belong to, and its mask."""
         keys = call.memory.keys[layer]
         batch, count = attention.key.shape[0], attention.key.shape[2]
         if keys is None:
             keys = torch.arange(count, device=attention.key.device).expand(batch, -1)
-        return BatchProjection(
-            attention.query.detach(),
-            attention.key.detach(),
-            attention.value.detach(),
-            attention.scale,
-            keys,
-            call.memory.real,
+        query, key, value = (
+            tensor.detach() for tensor in (attention.query, attention.key, attention.value)
         )
+        real = call.memory.real
+        return BatchProjection(query, key, value, attention.scale, keys, real, mask)
 
     def _drop(
         self, call: DecoderCall, layer: int, arguments: dict[str, Any], state: StagePass
     ) -> None:
         """Choose, and shorten this layer and all behind it."""
         hidden, own = arguments["hidden_states"], call.rows(layer)
-        request = self.plan.method.request
         # A copy: the columns change below, and the layer's arguments are gathered by the new ones.
         current = dict(arguments)
-        if request.following or request.rotary:
+        if self.plan.method.request.following:
             self._gather(call, layer, current, state)
-        if request.following:
             ahead = projected_ahead(self._hooks.decoder, layer, current, call.cache)
-            state.projected["following"] = self._projection(call, layer, ahead)
+            mask = current.get("attention_mask")
+            state.projected["following"] = self._projection(call, layer, ahead, mask)
         batch = BatchState(
             layer=layer,
             depth=self.shape.depth,
@@ -219,7 +219,7 @@ class LayerStage:
             totals=state.totals,
             projected=state.projected,
             entered=state.entered,
-            rotary=rotary_tables(current, len(own)) if request.rotary else None,
+            rotary=state.rotary,
             observed=call.scratch.get(OBSERVED, {}),
             sinks=self._sinks(call, layer, hidden, own, state),
             memory=state.memory,

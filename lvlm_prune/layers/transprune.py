@@ -7,7 +7,7 @@ highest sum of
 - token transition variation (TTV): sum over layers and over {attention, MLP} of
   |out| / |in| * exp(1 - cos(in, out)) / sum over tokens of exp(1 - cos(in, out)),
 - instruction-guided attention (IGA): attention weights, averaged over heads and over the text rows
-  behind the images,
+  behind the image,
 
 each divided by its sum over the image's tokens.
 
@@ -34,7 +34,7 @@ from lvlm_prune.layers.contract import (
     LayerSignals,
     scaled_stages,
 )
-from lvlm_prune.layers.rows import rows_behind_images, visual_weights
+from lvlm_prune.layers.rows import image_weights, rows_behind
 from lvlm_prune.layers.top import top_of_each_image
 
 PUBLISHED_DEPTH = 32
@@ -82,8 +82,9 @@ def share_of_image(values: Tensor, images: Sequence[Tensor]) -> Tensor:
 def select(signals: LayerSignals, keep: Sequence[int], **options: Any) -> LayerSelection:
     """Rank by transition plus attention."""
     transitions = torch.stack(list(signals.observed.values())).sum(dim=0)[signals.visual]
-    weights = visual_weights(signals, signals.following, rows_behind_images(signals))
-    attention = weights.mean(dim=(0, 1))
+    rows = [rows_behind(signals, columns) for columns in signals.images]
+    weights = image_weights(signals, signals.following, rows)
+    attention = torch.cat([part.mean(dim=(0, 1)) for part in weights])
     scores = share_of_image(transitions, signals.images) + share_of_image(attention, signals.images)
     return top_of_each_image(signals, scores, keep)
 

@@ -72,15 +72,28 @@ def choose(
 
 
 def slow_weights(parts: Projected, row: int) -> Tensor:
-    """Attention weights of one row over all keys, `[H, S]` float64, head by head."""
+    """Attention weights of one row over the keys that it sees, `[H, S]` float64, head by head."""
     heads, groups = parts.query.shape[0], parts.query.shape[0] // parts.key.shape[0]
     weights = torch.zeros(heads, parts.key.shape[1], dtype=torch.float64)
-    seen = parts.past + row + 1
+    seen = list(range(parts.past + row + 1))
+    if parts.seen is not None:
+        seen = [place for place, sees in enumerate(parts.seen[row].tolist()) if sees]
     for head in range(heads):
-        keys = parts.key[head // groups, :seen].double()
+        keys = parts.key[head // groups, seen].double()
         logits = keys @ parts.query[head, row].double() * parts.scale
-        weights[head, :seen] = (logits - logits.max()).exp() / (logits - logits.max()).exp().sum()
+        weights[head, seen] = (logits - logits.max()).exp() / (logits - logits.max()).exp().sum()
     return weights
+
+
+def text_behind(signals: LayerSignals, image: int) -> list[int]:
+    """Text rows that can see all of an image."""
+    return [row for row in signals.text.tolist() if row > max(signals.images[image].tolist())]
+
+
+def slow_attention(signals: LayerSignals, parts: Projected, image: int, rows: list[int]) -> Tensor:
+    """Attention of rows on one image, mean over heads and rows, `[n]` float64."""
+    weights = [slow_weights(parts, row).mean(dim=0)[parts.past :] for row in rows]
+    return (sum(weights) / len(weights))[signals.images[image]]
 
 
 def best(scores: Tensor, columns: Tensor, count: int) -> list[int]:

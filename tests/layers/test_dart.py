@@ -57,9 +57,22 @@ def test_the_named_budget_is_met_where_the_official_rounds(path):
     assert len(choose(METHOD, signals_of(golden), [golden["T"]]).kept) == golden["T"]
 
 
+def unrotated(keys: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Turn each pair (k, k + half) back by its angle; dimensions behind them were not rotated."""
+    back, half = keys.clone(), rotary[0].shape[1] // 2
+    for column in range(keys.shape[1]):
+        for k in range(half):
+            cosine, sine = float(rotary[0][column, k]), float(rotary[1][column, k])
+            x, y = keys[:, column, k], keys[:, column, k + half]
+            back[:, column, k] = x * cosine + y * sine
+            back[:, column, k + half] = y * cosine - x * sine
+    return back
+
+
 def slow_choice(signals: LayerSignals, image: int, keep: int, pivots: tuple[int, int]) -> list[int]:
     """By the definition, in plain Python."""
     past, keys = signals.previous.past, signals.previous.key.double()
+    keys = torch.cat([keys[:, :past], unrotated(keys[:, past:], signals.rotary)], 1)
     hidden = signals.hidden.double()
     norm = [float(keys[:, past + c].abs().sum()) for c in range(len(hidden))]
     columns = signals.images[image].tolist()

@@ -109,6 +109,11 @@ def test_all_of_the_last_rows_must_be_quiet():
     assert len(choose(METHOD, signals, rows=3, **options).kept) == 12
 
 
+def test_text_between_images_does_not_judge():
+    signals = needless(prompt(text=(3, 2, 1), layer=5))
+    assert len(choose(METHOD, signals, rows=3, patience=1).kept) == 0
+
+
 def test_no_output_at_all_is_no_reason_to_leave():
     signals = prompt(layer=5)
     parts = signals.previous

@@ -5,7 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 from goldens import golden_files, load
-from layers.layer_makers import attending, best, choose, golden_prompt, prompt, slow_weights
+from layers.layer_makers import (
+    attending,
+    best,
+    choose,
+    golden_prompt,
+    prompt,
+    slow_attention,
+    text_behind,
+)
 
 from lvlm_prune.layers.density_peaks import cluster, cluster_means
 from lvlm_prune.layers.sparsevlm import METHOD, raters, split_budget
@@ -25,7 +33,7 @@ def test_golden(path):
     # The official counts kept tokens alone; its clusters come on top.
     keep = len(golden["kept"]) + len(golden["cluster_centers"])
     selection = choose(METHOD, signals, [keep])
-    assert selection.memory.nonzero()[:, 0].tolist() == golden["rater_idx"].tolist()
+    assert selection.memory[0].nonzero()[:, 0].tolist() == golden["rater_idx"].tolist()
     assert (selection.scores - golden["vis_scores"]).abs().max() < 1e-6
     centres = golden["merge_candidates"][golden["cluster_centers"]]
     plain = selection.kept[~torch.isin(selection.kept, selection.merged)]
@@ -122,16 +130,39 @@ def test_raters_equal_a_loop():
 @pytest.mark.parametrize("past", [0, 3])
 def test_without_recycling_a_loop_gives_the_same(past):
     signals = prompt(images=(8, 6), past=past)
-    behind = [row for row in signals.text.tolist() if row > int(signals.images[0][0])]
-    chosen = raters(signals.entered[signals.visual], signals.entered[behind])
-    rows = [row for row, rates in zip(behind, chosen.tolist(), strict=True) if rates]
-    parts = [slow_weights(signals.previous, row).mean(dim=0)[past:] for row in rows]
-    score = sum(parts) / len(parts)
     selection = choose(METHOD, signals, (3, 2), recycle=False)
-    assert (selection.scores - score[signals.visual]).abs().max() < 1e-6
-    first, second = signals.images
-    assert selection.kept.tolist() == best(score[first], first, 3) + best(score[second], second, 2)
+    kept = []
+    for image, (columns, found) in enumerate(
+        zip(signals.images, selection.scores.split([8, 6]), strict=True)
+    ):
+        behind = text_behind(signals, image)
+        chosen = raters(signals.entered[columns], signals.entered[behind])
+        rows = [row for row, rates in zip(behind, chosen.tolist(), strict=True) if rates]
+        score = slow_attention(signals, signals.previous, image, rows)
+        assert (found - score).abs().max() < 1e-6
+        kept += best(score, columns, (3, 2)[image])
+    assert selection.kept.tolist() == kept
     assert selection.merged is None
+
+
+def test_raters_of_an_image_can_see_it():
+    """Text between the images is most about both of them, and sees only the first."""
+    signals = prompt(images=(6, 6), text=(2, 3, 3))
+    entered = torch.full_like(signals.entered, 0.1)
+    entered[8:11] = 5.0
+    entered[signals.visual] = 1.0
+    signals = replace(signals, entered=entered)
+    scores = choose(METHOD, signals, (2, 2), recycle=False).scores
+    assert (scores > 0).all()
+
+
+def test_raters_outlast_an_image_that_is_gone():
+    signals = prompt(images=(6, 6), text=(2, 3, 3))
+    memory = choose(METHOD, signals, (0, 6), recycle=False).memory
+    gone = replace(signals, images=[signals.images[0][:0], signals.images[1]], memory=memory)
+    found = choose(METHOD, gone, (0, 2), recycle=False)
+    whole = choose(METHOD, replace(signals, memory=memory), (0, 2), recycle=False)
+    assert found.kept.tolist() == whole.kept.tolist()
 
 
 def test_each_image_recycles_its_own_tokens():

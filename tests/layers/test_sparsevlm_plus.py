@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from layers.layer_makers import HEADS, WIDTH, best, choose, prompt
+from layers.layer_makers import HEADS, WIDTH, best, choose, prompt, text_behind
 
 from lvlm_prune.layers.sparsevlm import raters
 from lvlm_prune.layers.sparsevlm_plus import LEAST_BIAS, METHOD, best_heads, rotary_bias
@@ -60,28 +60,29 @@ def test_heads_with_the_most_visual_attention():
 def test_scores_equal_a_loop(past, debias):
     signals = prompt(images=(6, 5), past=past, seed=2)
     parts = signals.previous
-    behind = [row for row in signals.text.tolist() if row > int(signals.images[0][0])]
-    chosen = raters(signals.entered[signals.visual], signals.entered[behind]).tolist()
-    rows = [row for row, rates in zip(behind, chosen, strict=True) if rates]
     bias = rotary_bias(*signals.rotary, torch.arange(len(signals.hidden)), WIDTH).double()
-    weights = torch.zeros(HEADS, len(rows), len(signals.visual), dtype=torch.float64)
-    for head in range(HEADS):
-        for number, row in enumerate(rows):
-            keys = parts.key[head // 2, : past + row + 1].double()
-            logits = keys @ parts.query[head, row].double() * parts.scale
-            if debias:
-                logits[past:] /= bias[row, : row + 1]
-            attention = torch.zeros(past + len(signals.hidden), dtype=torch.float64)
-            attention[: past + row + 1] = logits.softmax(dim=0)
-            weights[head, number] = attention[past:][signals.visual]
-    mass = weights.sum(dim=(1, 2)).tolist()
-    heads = sorted(range(HEADS), key=lambda head: -mass[head])[: round(14 / 32 * HEADS)]
-    score = weights[heads].mean(dim=(0, 1))
     selection = choose(METHOD, signals, (3, 2), debias=debias)
-    assert (selection.scores - score).abs().max() < 1e-6
-    first, second = signals.images
-    split = score.split([6, 5])
-    assert selection.kept.tolist() == best(split[0], first, 3) + best(split[1], second, 2)
+    kept = []
+    for image, (columns, found) in enumerate(
+        zip(signals.images, selection.scores.split([6, 5]), strict=True)
+    ):
+        behind = text_behind(signals, image)
+        chosen = raters(signals.entered[columns], signals.entered[behind]).tolist()
+        rows = [row for row, rates in zip(behind, chosen, strict=True) if rates]
+        weights = torch.zeros(HEADS, len(rows), len(columns), dtype=torch.float64)
+        for head in range(HEADS):
+            for number, row in enumerate(rows):
+                keys = parts.key[head // 2, : past + row + 1].double()
+                logits = keys @ parts.query[head, row].double() * parts.scale
+                if debias:
+                    logits[past:] /= bias[row, : row + 1]
+                weights[head, number] = logits.softmax(dim=0)[past:][columns]
+        mass = weights.sum(dim=(1, 2)).tolist()
+        heads = sorted(range(HEADS), key=lambda head: -mass[head])[: round(14 / 32 * HEADS)]
+        score = weights[heads].mean(dim=(0, 1))
+        assert (found - score).abs().max() < 1e-6
+        kept += best(score, columns, (3, 2)[image])
+    assert selection.kept.tolist() == kept
 
 
 def test_an_llm_without_rotary_embedding_is_told_what_to_pass():

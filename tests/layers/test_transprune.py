@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from goldens import golden_files, load
-from layers.layer_makers import choose, golden_prompt, prompt, slow_weights
+from layers.layer_makers import choose, golden_prompt, prompt, slow_attention, text_behind
 
 from lvlm_prune.layers.contract import Projected
 from lvlm_prune.layers.transprune import METHOD, observe, observed, share_of_image, transition
@@ -82,14 +82,12 @@ def test_scores_of_several_images_equal_a_loop(past):
         **signals.observed,
     }
     signals = replace(signals, layer=4, observed=noted)
-    behind = [row for row in signals.text.tolist() if row > int(signals.images[0][0])]
-    rows = [slow_weights(signals.following, row).mean(dim=0)[past:] for row in behind]
-    attention = sum(rows) / len(rows)
     total = sum(values.double() for values in noted.values())
-    expected = [
-        total[columns] / total[columns].sum() + attention[columns] / attention[columns].sum()
-        for columns in signals.images
-    ]
+    expected = []
+    for image, columns in enumerate(signals.images):
+        rows = text_behind(signals, image)
+        attention = slow_attention(signals, signals.following, image, rows)
+        expected.append(total[columns] / total[columns].sum() + attention / attention.sum())
     scores = choose(METHOD, signals, (2, 2)).scores
     assert (scores - torch.cat(expected)).abs().max() < 1e-6
 
