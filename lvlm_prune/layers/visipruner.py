@@ -21,7 +21,8 @@ moves the text's weight on the image to one visual token (7B) or masks half of i
 decision falls before the next layer, from inputs of its own fused kernel, where the official
 computes dense attention and applies it in place; at least the token with the largest contribution
 passes the filter; two steady layers must follow each other and the filter; all images of a prompt
-are filtered together; offsets are those of the prompt, not 35 and 576.
+are filtered together, by the one row that sees them all; offsets are those of the prompt, not 35
+and 576.
 """
 
 from collections.abc import Collection, Mapping, Sequence
