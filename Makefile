@@ -91,6 +91,8 @@ inside-speed: .venv/ready
 
 # The README's tables and pictures, from fresh runs of the commands that it names.
 pictures: run table inside speed shares inside-speed
+	$(BIN)/lvlm-prune inspect assets/probe/images/scene_000003.jpg "Is there an umbrella in the image?" \
+		--keep 49 --layers fastv@2:16 --plant-sinks --save assets/pictures/inspect.png
 	$(BIN)/python assets/build/refresh_readme.py --models $(OUT)/models --inside $(OUT)/inside \
 		--pictures $(OUT)/probe --speed $(OUT)/speed \
 		--signals $(OUT)/signals --selection $(OUT)/selection-2880 \
