@@ -19,7 +19,7 @@ from lvlm_prune.config import PruneConfig
 from lvlm_prune.errors import AlreadyAttachedError, NoReportError
 from lvlm_prune.inside import wanted_marks
 from lvlm_prune.layers.stage import LayerStage
-from lvlm_prune.llm_sinks import SinkRule
+from lvlm_prune.llm_sinks import SinkRule, sink_rule_for
 from lvlm_prune.pruning import Pruning
 from lvlm_prune.question import ClipEmbedder
 from lvlm_prune.report import PruneReport
@@ -155,6 +155,10 @@ class Attachment:
     def _attach(self, clip: ClipEmbedder | None, sink_rule: SinkRule | None) -> None:
         """Attach the parts that the config names."""
         config, marks = self.config, wanted_marks(self.config)
+        if sink_rule is not None:
+            # Also where no part reads it: a wrong one must not go by unseen.
+            text = self.model.config.get_text_config()
+            sink_rule_for(sink_rule, text.num_hidden_layers, text.hidden_size)
         if config.reweight is not None and "size" in marks and not config.prunes_before_llm:
             raise ValueError(
                 f"reweight={config.reweight.label()!r} calibrates merged tokens, and nothing is "

@@ -17,7 +17,7 @@ from lvlm_prune.adapters import Encoded, GenericAdapter, adapter_for
 from lvlm_prune.budget import tokens_to_keep
 from lvlm_prune.call import Rewritten, joined, new_call
 from lvlm_prune.config import PruneConfig
-from lvlm_prune.encoder_marks import column_marks, group_marks, marks_request
+from lvlm_prune.encoder_marks import OF_ATTENTION, column_marks, group_marks, marks_request
 from lvlm_prune.errors import MissingSignalError, NothingDroppedError
 from lvlm_prune.methods import method_named
 from lvlm_prune.progressive import EncoderBudget
@@ -92,14 +92,15 @@ class BoundaryStage:
 
     def _with_marks(self, request: SignalRequest) -> SignalRequest:
         """The signals of the method and of the marks, from one encoder pass."""
+        read = [name for name in self.marks if name in OF_ATTENTION]
+        if read and isinstance(self.adapter, GenericAdapter):
+            raise MissingSignalError(
+                f"{', '.join(read)} are read off the encoder's attention, which is known only for "
+                "the families of `lvlm-prune models`"
+            )
         more = marks_request(self.adapter.shape, self.marks)
         if not more.layers:
             return request
-        if isinstance(self.adapter, GenericAdapter):
-            raise MissingSignalError(
-                f"{', '.join(self.marks)} are read off the encoder's attention, which is known "
-                "only for the families of `lvlm-prune models`"
-            )
         if not compatible(request, more):
             raise ValueError(
                 f"received_rows={self.config.received_rows} samples the attention that "

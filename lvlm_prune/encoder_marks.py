@@ -21,11 +21,12 @@ from lvlm_prune.sinks import vit_sinks
 from lvlm_prune.splice import ImageRows, Plan, image_columns
 
 MARKS = ("local", "summary", "vit_sink", "size")
+OF_ATTENTION = ("local", "summary")
 
 
 def marks_request(shape: EncoderShape, names: Sequence[str]) -> SignalRequest:
     """The signals behind some marks."""
-    if "local" in names or "summary" in names:
+    if set(names) & set(OF_ATTENTION):
         return attention_request(shape, sorted({0, max(0, shape.depth - 2)}))
     return SignalRequest()
 
@@ -44,7 +45,7 @@ def group_marks(group: ImageGroup, names: Sequence[str]) -> list[dict[str, Tenso
     found: list[dict[str, Tensor]] = []
     for number in range(len(group.images)):
         marks: dict[str, Tensor] = {}
-        if "local" in names or "summary" in names:
+        if set(names) & set(OF_ATTENTION):
             rows = signals.attention[number]
             marks["local"], marks["summary"] = local_and_summary(rows[0], rows[-1])
         if "vit_sink" in names:

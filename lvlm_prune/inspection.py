@@ -20,7 +20,7 @@ from lvlm_prune.decoder import Decoder
 from lvlm_prune.decoder_reading import DecoderReading, read_decoder
 from lvlm_prune.encoder_reading import EncoderReading, read_encoder
 from lvlm_prune.layers.reached import reached_layers
-from lvlm_prune.llm_sinks import SinkRule, split_sinks
+from lvlm_prune.llm_sinks import SinkRule, sink_rule_for, split_sinks
 from lvlm_prune.show_figure import whole
 
 
@@ -96,7 +96,8 @@ def inspect_prompt(
     Raises:
         UnsupportedModelError, MissingSignalError, ValueError: see the message.
     """
-    rule = rule or SinkRule.uncalibrated(Decoder(model).depth)
+    llm = Decoder(model)
+    rule = sink_rule_for(rule, llm.depth, llm.config.hidden_size)
     stage = BoundaryStage(model, config)
     chosen = whole(stage.select(stage.encode(inputs)))
     decoder = read_decoder(model, inputs, rule)

@@ -9,8 +9,11 @@ tokens are larger than text. phi is at most sqrt(D), so a tau of one width says 
 token can be both (arXiv 2510.08510), see `split_sinks`. It knows no model and no attention.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -128,10 +131,14 @@ class SinkRule:
 
     Args:
         dims: sink dimensions, empty where none are known.
-        tau: threshold of phi, or None where sinks are not separable by it.
-        ratio: of the norm rule, which holds where dims or tau are missing.
+        tau: threshold of phi, or None where sinks are not separable by it; goes with dims.
+        ratio: of the norm rule, which holds without dims and tau.
         first_layer: before this layer nothing is a sink yet.
         last_layer: behind this layer nothing is marked any more; None for the last one.
+
+    Raises:
+        TypeError: a value of the wrong type.
+        ValueError: a value that makes no sense, or one of dims and tau without the other.
     """
 
     dims: tuple[int, ...] = ()
@@ -141,13 +148,26 @@ class SinkRule:
     last_layer: int | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dims", _as_dims(self.dims))
+        _check_number("ratio", self.ratio)
         check_ratio(self.ratio)
-        if self.tau is not None and not self.tau > 0:
-            raise ValueError(f"tau is {self.tau}; it must be above 0, or None for the norm rule")
-        if self.last_layer is not None and self.last_layer < self.first_layer:
+        _check_layer("first_layer", self.first_layer)
+        if self.tau is not None:
+            _check_number("tau", self.tau)
+            if not 0 < self.tau < math.inf:
+                raise ValueError(f"tau is {self.tau}; it must be above 0, or None for norms")
+        if bool(self.dims) != (self.tau is not None):
+            given, missing = ("tau", "dims") if not self.dims else ("dims", "tau")
             raise ValueError(
-                f"last_layer {self.last_layer} is before first_layer {self.first_layer}"
+                f"{given}={getattr(self, given)} without {missing}; pass both, as "
+                "`lvlm-prune calibrate` measures them, or neither for the norm rule"
             )
+        if self.last_layer is not None:
+            _check_layer("last_layer", self.last_layer)
+            if self.last_layer < self.first_layer:
+                raise ValueError(
+                    f"last_layer {self.last_layer} is before first_layer {self.first_layer}"
+                )
 
     @classmethod
     def uncalibrated(cls, depth: int) -> "SinkRule":
@@ -161,7 +181,31 @@ class SinkRule:
     @property
     def by_phi(self) -> bool:
         """Whether phi decides; otherwise the norm does."""
-        return bool(self.dims) and self.tau is not None
+        return self.tau is not None
+
+    def check_fits(self, depth: int, width: int) -> None:
+        """Say so if the rule cannot mark anything in an LLM.
+
+        Args:
+            depth: its decoder layers.
+            width: of its residual stream, D.
+
+        Raises:
+            ValueError: dims, tau or first_layer of another LLM.
+        """
+        if self.first_layer >= depth:
+            raise ValueError(
+                f"first_layer {self.first_layer} is not in 0..{depth - 1}, the layers of this LLM; "
+                "calibrate it with `lvlm-prune calibrate`"
+            )
+        if self.tau is None:
+            return
+        check_dims(self.dims, width)
+        if self.tau >= math.sqrt(width):
+            raise ValueError(
+                f"tau {self.tau} marks nothing: phi is at most sqrt(D) = {math.sqrt(width):.2f} in "
+                f"this LLM of width {width}; calibrate it with `lvlm-prune calibrate`"
+            )
 
     def marks(self, hidden: Tensor, visual: Tensor, real: Tensor, layer: int) -> Tensor:
         """Mark the sinks among the tokens that enter a layer.
@@ -178,6 +222,54 @@ class SinkRule:
         last = layer if self.last_layer is None else self.last_layer
         if not self.first_layer <= layer <= last:
             return torch.zeros_like(real)
-        if self.dims and self.tau is not None:
+        if self.tau is not None:
             return phi_sinks(hidden, self.dims, self.tau) & real
         return norm_ratio_sinks(hidden, visual, real, self.ratio)
+
+
+def sink_rule_for(rule: Any, depth: int, width: int) -> SinkRule:
+    """The rule that holds for an LLM.
+
+    Args:
+        rule: what the user passed; None for the norm rule.
+        depth: decoder layers of the LLM.
+        width: of its residual stream, D.
+
+    Raises:
+        TypeError: no SinkRule.
+        ValueError: a rule of another LLM.
+    """
+    if rule is None:
+        return SinkRule.uncalibrated(depth)
+    if not isinstance(rule, SinkRule):
+        got = repr(rule) if isinstance(rule, str) else f"a {type(rule).__name__}"
+        raise TypeError(
+            f"sink_rule must be a SinkRule or None, got {got}; of a calibration pass "
+            "calibration.rule(), as in Calibration.load(path, model).rule()"
+        )
+    rule.check_fits(depth, width)
+    return rule
+
+
+def _as_dims(dims: Any) -> tuple[int, ...]:
+    """Sink dimensions as a tuple."""
+    whole = isinstance(dims, list | tuple) and all(type(dim) is int for dim in dims)
+    if not whole:
+        raise TypeError(f"dims must be a tuple of ints, got {dims!r}")
+    if any(dim < 0 for dim in dims):
+        raise ValueError(f"dims {tuple(dims)} hold a negative one; dimensions count from 0")
+    return tuple(dims)
+
+
+def _check_number(name: str, value: Any) -> None:
+    """Refuse what is no number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+
+
+def _check_layer(name: str, value: Any) -> None:
+    """Refuse what is no number of a layer."""
+    if type(value) is not int:
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if value < 0:
+        raise ValueError(f"{name} is {value}; layers count from 0")

@@ -6,9 +6,16 @@ from itertools import permutations
 import pytest
 import torch
 from tiny_families import FAMILIES, IMAGE
+from tiny_generic import GENERIC
 
 from lvlm_prune import LayerSchedule, PruneConfig, SinkRule, attach, prune_inputs
-from lvlm_prune.errors import NoReportError, UnknownMethodError, UnsupportedModelError
+from lvlm_prune.calibration import calibrate
+from lvlm_prune.errors import (
+    MissingSignalError,
+    NoReportError,
+    UnknownMethodError,
+    UnsupportedModelError,
+)
 from lvlm_prune.layers.stage import LayerStage
 from lvlm_prune.reweight.engine import Reweighting
 
@@ -34,10 +41,10 @@ def trace(model) -> list:
     ]
 
 
-def generated(model, inputs: dict):
+def generated(model, inputs: dict, **settings):
     """Greedy tokens and logits of four steps."""
     out = model.generate(
-        **inputs, max_new_tokens=4, output_logits=True, return_dict_in_generate=True
+        **inputs, **settings, max_new_tokens=4, output_logits=True, return_dict_in_generate=True
     )
     return out.sequences[:, -4:], torch.stack(out.logits, 1)
 
@@ -131,6 +138,28 @@ def test_an_error_in_one_part_takes_the_others_back():
 def test_mistakes_are_named_at_attach(settings, error, message):
     with pytest.raises(error, match=message):
         attach(FAMILIES["llava"].model(), **settings)
+
+
+@pytest.mark.parametrize("rule", ["norm", {"ratio": 3.0}, calibrate(FAMILIES["llava"].model())])
+@pytest.mark.parametrize(
+    "settings", [{"reweight": "var"}, {"layers": "fastv"}, {"method": "cls", "keep": 4}]
+)
+def test_what_is_no_sink_rule_is_refused_at_attach(settings, rule):
+    with pytest.raises(TypeError, match=r"sink_rule must be a SinkRule.*\.rule\(\)"):
+        attach(FAMILIES["llava"].model(), **settings, sink_rule=rule)
+
+
+@pytest.mark.parametrize("part", [LayerStage, Reweighting])
+@pytest.mark.parametrize("settings", [{"first_layer": 3}, {"dims": (1,), "tau": 6.0}])
+def test_sink_rules_of_another_llm_are_refused_at_attach(part, settings):
+    config = "fastv" if part is LayerStage else "var"
+    with pytest.raises(ValueError, match="lvlm-prune calibrate"):
+        part(FAMILIES["llava"].model(), config, SinkRule(**settings))
+
+
+def test_paint_needs_an_encoder_that_can_be_read():
+    with pytest.raises(MissingSignalError, match="local, summary are read off the encoder's att"):
+        attach(GENERIC["aya_vision"].model(), reweight="paint")
 
 
 def test_recurrent_layers_are_refused_for_stages_and_not_for_reweighting():
@@ -233,6 +262,19 @@ def test_restore_gets_how_many_tokens_each_stands_for():
     assert (sizes[looker.visual] >= 1).all()
     with attach(model, method="tome", keep=5):
         assert (model(**inputs).logits[:, -1] - out[:, -1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize(
+    "settings", [{"reweight": "paint"}, {"method": "tome", "keep": 0.5, "reweight": "restore"}]
+)
+def test_marks_stay_at_their_columns_without_a_cache(name, settings):
+    """A column that is put in front of a prompt shifts them along."""
+    family = FAMILIES[name]
+    model, inputs = family.model(), family.prompts("titt")
+    with attach(model, **settings):
+        with_cache, without = (generated(model, inputs, use_cache=one)[1] for one in (True, False))
+    assert (with_cache - without).abs().max() < 10 * family.tolerance
 
 
 def test_prompts_without_images_are_untouched():

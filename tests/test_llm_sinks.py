@@ -6,7 +6,14 @@ import statistics
 import pytest
 import torch
 
-from lvlm_prune.llm_sinks import SinkRule, norm_ratio_sinks, phi, phi_sinks, split_sinks
+from lvlm_prune.llm_sinks import (
+    SinkRule,
+    norm_ratio_sinks,
+    phi,
+    phi_sinks,
+    sink_rule_for,
+    split_sinks,
+)
 
 WIDTH = 16
 LENGTH = 12
@@ -140,9 +147,9 @@ def test_phi_decides_where_it_is_separable_and_the_norm_elsewhere():
     by_phi = phi_sinks(hidden, (3,), 1.5) & real
     assert not torch.equal(by_norm, by_phi)
     assert torch.equal(SinkRule((3,), 1.5, 2.0).marks(hidden, visual, real, 5), by_phi)
-    for rule in (SinkRule((3,), None, 2.0), SinkRule((), 1.5, 2.0), SinkRule(ratio=2.0)):
-        assert not rule.by_phi
-        assert torch.equal(rule.marks(hidden, visual, real, 5), by_norm)
+    rule = SinkRule(ratio=2.0)
+    assert not rule.by_phi
+    assert torch.equal(rule.marks(hidden, visual, real, 5), by_norm)
 
 
 @pytest.mark.parametrize("layer", range(7))
@@ -166,6 +173,12 @@ def test_dimensions_of_another_width_are_refused(dims):
         ({"ratio": math.nan}, "ratio is nan"),
         ({"tau": 0.0}, "tau is 0.0"),
         ({"first_layer": 5, "last_layer": 4}, "last_layer 4 is before first_layer 5"),
+        ({"first_layer": -1}, "first_layer is -1"),
+        ({"last_layer": -1}, "last_layer is -1"),
+        ({"dims": (-1,), "tau": 2.0}, "count from 0"),
+        ({"dims": (1,)}, r"dims=\(1,\) without tau"),
+        ({"tau": 2.0}, "tau=2.0 without dims"),
+        ({"dims": (1,), "tau": math.inf}, "tau is inf"),
     ],
 )
 def test_rules_that_mark_nonsense_are_refused(settings, message):
@@ -173,6 +186,50 @@ def test_rules_that_mark_nonsense_are_refused(settings, message):
         SinkRule(**settings)
     with pytest.raises(ValueError, match="at least one sink dimension"):
         phi(states(), ())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dims": (True,), "tau": 2.0}, "dims must be a tuple of ints"),
+        ({"dims": (1.0,), "tau": 2.0}, "dims must be a tuple of ints"),
+        ({"dims": "1", "tau": 2.0}, "dims must be a tuple of ints"),
+        ({"dims": (1,), "tau": "2"}, "tau must be a number"),
+        ({"ratio": "3"}, "ratio must be a number"),
+        ({"ratio": True}, "ratio must be a number"),
+        ({"first_layer": "2"}, "first_layer must be an int"),
+        ({"first_layer": 2.0}, "first_layer must be an int"),
+        ({"last_layer": True}, "last_layer must be an int"),
+    ],
+)
+def test_rules_of_wrong_types_are_refused(settings, message):
+    with pytest.raises(TypeError, match=message):
+        SinkRule(**settings)
+
+
+def test_dims_may_be_a_list():
+    rule = SinkRule(dims=[1, 2], tau=2.0)
+    assert rule == SinkRule(dims=(1, 2), tau=2.0)
+    assert hash(rule) == hash(SinkRule(dims=(1, 2), tau=2.0))
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (SinkRule(first_layer=4), r"first_layer 4 is not in 0..3"),
+        (SinkRule((WIDTH,), 1.0), "not in 0..15"),
+        (SinkRule((0,), 4.0), r"tau 4.0 marks nothing: phi is at most sqrt\(D\) = 4.00"),
+    ],
+)
+def test_rules_of_another_llm_are_refused(rule, message):
+    with pytest.raises(ValueError, match=message):
+        sink_rule_for(rule, 4, WIDTH)
+
+
+def test_rule_that_holds():
+    rule = SinkRule((0, WIDTH - 1), 3.99, first_layer=3)
+    assert sink_rule_for(rule, 4, WIDTH) is rule
+    assert sink_rule_for(None, 4, WIDTH) == SinkRule.uncalibrated(4)
 
 
 @pytest.mark.parametrize(

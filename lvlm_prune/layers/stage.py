@@ -37,7 +37,7 @@ from lvlm_prune.layers.observing import OBSERVED, LayerObserver
 from lvlm_prune.layers.prompts import BatchProjection, BatchState, image_numbers
 from lvlm_prune.layers.report import LayerReport
 from lvlm_prune.layers.schedule import LayerSchedule
-from lvlm_prune.llm_sinks import SinkRule, split_sinks
+from lvlm_prune.llm_sinks import SinkRule, sink_rule_for, split_sinks
 from lvlm_prune.tap import AttentionCall
 
 _ATTRIBUTE = "_lvlm_prune_layers"
@@ -100,7 +100,8 @@ class LayerStage:
         self.model = model
         self.schedule = LayerSchedule.of(schedule)
         decoder = Decoder(model)
-        self.sink_rule = sink_rule or SinkRule.uncalibrated(decoder.depth)
+        width = decoder.config.hidden_size
+        self.sink_rule = sink_rule_for(sink_rule, decoder.depth, width)
         self.plan = checked_plan(self.schedule, decoder)
         self.shape = LlmShape.of(decoder.config)
         self._reports: LastReport[LayerReport] = LastReport(
