@@ -107,7 +107,9 @@ def test_right_padding_and_steps_by_hand(name, attention):
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("stages", [{2: 3}, {3: 3}, {4: 3}, {2: 0.5, 4: 1}, {2: 0, 4: 0.5}], ids=str)
+@pytest.mark.parametrize(
+    "stages", [{2: 3}, {3: 3}, {4: 3}, {2: 0.5, 4: 1}, {2: 0, 4: 0.5}], ids=str
+)
 def test_every_layer_above_deepstack(stages, attention):
     inputs = DEEP.prompts("tt", "tit", "titivt")
     check(DEEP.model(attention), inputs, LayerSchedule("fastv", stages))

@@ -115,8 +115,9 @@ def _check_falling(stages: Mapping[int, int | float | None]) -> None:
     """Refuse a stage that could drop nothing that an earlier one has left."""
     pairs = list(stages.items())
     for (first, before), (second, after) in zip(pairs, pairs[1:], strict=False):
-        comparable = type(before) is type(after) and before is not None and after is not None
-        if comparable and after >= before:
+        if before is None or after is None or type(before) is not type(after):
+            continue
+        if after >= before:
             raise ValueError(
                 f"layer {second} is to keep {after}, and layer {first} leaves only {before}; "
                 "stages must fall"
