@@ -4,7 +4,7 @@ In: any causal LLM, or a vision-language model, whose LLM is then measured. Out:
 sink dimensions, tau, the layers they hold for and the evidence, bound to the model by a
 fingerprint. One forward pass a prompt, no attention weights, no image. Not every LLM has sinks that
 phi separates (random weights have none); then tau is None and the norm rule holds. It does not look
-at attention; `sink_check` does.
+at attention; `sink_check` does, and what it found may be kept here too.
 """
 
 import json
@@ -22,6 +22,7 @@ from lvlm_prune.fingerprint import model_fingerprint
 from lvlm_prune.known_sinks import known_for
 from lvlm_prune.llm_sinks import SinkRule, check_dims
 from lvlm_prune.residual_stream import check_measurable, measured_layers, residual_stream
+from lvlm_prune.sink_check import SinkCheck
 from lvlm_prune.sink_dimensions import DimensionEvidence, candidates, layer_sample, separate
 
 
@@ -40,6 +41,7 @@ class Calibration:
         last_layer: the last one.
         outliers: how many tokens were outliers, all measured layers together.
         evidence: what was measured of each dimension, refused seeds included.
+        check: how the rule that holds agrees with attention; None where nobody looked.
 
     Raises:
         ValueError: dimensions outside of the width.
@@ -55,6 +57,7 @@ class Calibration:
     last_layer: int
     outliers: int
     evidence: tuple[DimensionEvidence, ...]
+    check: SinkCheck | None = None
 
     def __post_init__(self) -> None:
         if self.dims:
@@ -93,7 +96,8 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self)
+        check = None if self.check is None else self.check.to_dict()
+        return {**asdict(self), "check": check}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Calibration":
@@ -103,6 +107,7 @@ class Calibration:
             ValueError: unknown or missing names.
         """
         known = {field.name for field in fields(cls)}
+        values = {"check": None, **values}
         if set(values) != known:
             raise ValueError(
                 f"a calibration has the names {sorted(known)}, not {sorted(values)}; write it "
@@ -110,9 +115,14 @@ class Calibration:
             )
         try:
             evidence = tuple(DimensionEvidence(**one) for one in values["evidence"])
-        except TypeError as error:
-            raise ValueError(f"evidence of a calibration cannot be read: {error}") from error
-        return cls(**{**values, "dims": tuple(values["dims"]), "evidence": evidence})
+            found = values["check"]
+            check = None if found is None else SinkCheck.from_dict(found)
+        except (TypeError, KeyError) as error:
+            raise ValueError(
+                f"evidence or check of a calibration cannot be read: {error}; calibrate again"
+            ) from error
+        dims = tuple(values["dims"])
+        return cls(**{**values, "dims": dims, "evidence": evidence, "check": check})
 
     def save(self, path: str | Path) -> None:
         """Write JSON; folders are made."""
@@ -127,10 +137,17 @@ class Calibration:
         Raises:
             WrongCalibrationError: it was measured on another model.
             ValueError: the file holds no calibration.
+            OSError: there is no such file, or it cannot be read.
         """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise type(error)(
+                f"calibration {str(path)!r} cannot be read ({reason}); pass the file that "
+                "`lvlm-prune calibrate` wrote for this model"
+            ) from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is no JSON ({error}); calibrate again") from error
         if not isinstance(values, dict):
             raise ValueError(f"{path} holds a {type(values).__name__} and no calibration")

@@ -9,16 +9,14 @@ from typing import Any
 
 from lvlm_prune.calibration import Calibration
 from lvlm_prune.known_sinks import known_for, sources
-from lvlm_prune.sink_check import SinkCheck
 
 
-def calibration_text(calibration: Calibration, config: Any, check: SinkCheck | None = None) -> str:
+def calibration_text(calibration: Calibration, config: Any) -> str:
     """Several lines about a calibration.
 
     Args:
         calibration: what was measured.
         config: of the model, for what was published about it.
-        check: how it agrees with attention, if that was asked for.
     """
     layers = f"layers {calibration.first_layer} to {calibration.last_layer}"
     lines = [
@@ -28,6 +26,7 @@ def calibration_text(calibration: Calibration, config: Any, check: SinkCheck | N
         *_evidence(calibration),
         *_known(calibration, config),
     ]
+    check = calibration.check
     if check is not None:
         counts = f"{check.marked} marked, {check.attended} attended, {check.both} both"
         lines.append(
@@ -39,7 +38,12 @@ def calibration_text(calibration: Calibration, config: Any, check: SinkCheck | N
 def _sinks(calibration: Calibration) -> list[str]:
     """Dimensions and threshold, or why there are none."""
     if calibration.tau is None:
-        return [f"sinks       no separable sinks: {calibration.reason}; the norm rule holds"]
+        if calibration.check is None or calibration.check.reliable:
+            return [f"sinks       no separable sinks: {calibration.reason}; the norm rule holds"]
+        return [
+            "sinks       no reliable sinks: neither rule agrees with attention",
+            f"phi         not separable: {calibration.reason}",
+        ]
     most = math.sqrt(calibration.width)
     return [
         f"dims        {', '.join(map(str, calibration.dims))}",

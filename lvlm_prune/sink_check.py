@@ -7,9 +7,9 @@ only these 8 rows of attention are computed. Attention of sliding windows and ca
 as if it were full.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -51,13 +51,28 @@ class SinkCheck:
         """Share of the attended tokens that are marked; 0 if none is attended."""
         return self.both / max(self.attended, 1)
 
+    @property
+    def reliable(self) -> bool:
+        """Whether precision and recall are 0.5 or more."""
+        return self.precision >= LEAST and self.recall >= LEAST
+
+    def to_dict(self) -> dict[str, Any]:
+        """Counts for JSON, and what follows from them."""
+        found = {"precision": self.precision, "recall": self.recall, "reliable": self.reliable}
+        return {**asdict(self), **found}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "SinkCheck":
+        """The inverse of `to_dict`; only the counts are read."""
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
+
     def refuse_unreliable(self) -> None:
         """Raise below a precision or recall of 0.5.
 
         Raises:
             UnreliableSinksError: see above.
         """
-        if self.precision < LEAST or self.recall < LEAST:
+        if not self.reliable:
             raise UnreliableSinksError(
                 f"the sinks do not agree with attention: precision {self.precision:.3f}, recall "
                 f"{self.recall:.3f} ({self.marked} marked, {self.attended} attended, {self.both} "

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from lvlm_prune.errors import QuantizedModelError, UnsupportedModelError, WrongC
 from lvlm_prune.fingerprint import model_fingerprint
 from lvlm_prune.known_sinks import known_for, known_sinks, sources
 from lvlm_prune.residual_stream import measured_layers, residual_stream
-from lvlm_prune.sink_check import check_sinks
+from lvlm_prune.sink_check import SinkCheck, check_sinks
 from lvlm_prune.sink_dimensions import candidates, layer_sample, separate
 
 PLANTED = Planted()
@@ -271,6 +272,52 @@ def test_the_report_says_what_was_found():
     assert "evidence    17: 3 of 3 layers, 100.0% of the energy" in text
     random = tiny_llm()
     assert "no separable sinks: no token has" in calibration_text(calibrate(random), random.config)
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ((5, 1, 0), "sinks       no reliable sinks: neither rule agrees with attention\n"),
+        ((4, 4, 1), "no reliable sinks"),
+        (
+            (4, 4, 2),
+            "no separable sinks: no token has 3 times the median norm; the norm",
+        ),
+    ],
+)
+def test_norms_that_do_not_agree_with_attention_are_no_sinks(tmp_path, counts, said):
+    random = tiny_llm()
+    found = replace(calibrate(random), check=SinkCheck(*counts))
+    text = calibration_text(found, random.config)
+    assert said in text
+    assert ("the norm rule holds" in text) == ("no reliable sinks" not in text)
+    found.save(tmp_path / "sinks.json")
+    written = json.loads((tmp_path / "sinks.json").read_text())["check"]
+    assert written["reliable"] == (min(written["precision"], written["recall"]) >= 0.5)
+    assert Calibration.load(tmp_path / "sinks.json", random) == found
+
+
+def test_files_without_a_check_and_without_sinks_can_be_read():
+    values = calibrate(tiny_llm()).to_dict()
+    del values["check"]
+    found = Calibration.from_dict(values)
+    assert found.check is None
+    # Not separable: the dimensions are evidence alone, and the norm rule holds.
+    rule = replace(found, dims=(3,), lo=2.0, hi=1.0).rule()
+    assert (rule.dims, rule.tau, rule.by_phi) == ((), None, False)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("none.json", "no such file"), (".", "directory")])
+def test_files_that_cannot_be_read_are_named_in_a_sentence(tmp_path, name, reason):
+    with pytest.raises(OSError, match=rf"cannot be read \(.*{reason}.*\); pass the file"):
+        Calibration.load(tmp_path / name, tiny_llm())
+
+
+def test_checks_that_are_none_are_refused():
+    values = calibrate(planted()).to_dict()
+    for check in ({"marked": 3}, 7):
+        with pytest.raises(ValueError, match="check of a calibration cannot be read"):
+            Calibration.from_dict({**values, "check": check})
 
 
 def smollm2() -> Path | None:

@@ -259,6 +259,10 @@ def test_calibrate_a_model_without_separable_sinks(model_folder, tmp_path):
     assert result.exit_code == 0, result.output
     assert "no separable sinks" in result.output
     assert json.loads(out.read_text())["tau"] is None
+    result = CliRunner().invoke(app, ["calibrate", str(model_folder), "--check", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "no reliable sinks: neither rule agrees with attention" in result.output
+    assert json.loads(out.read_text())["check"]["reliable"] is False
 
 
 def test_models_that_cannot_be_calibrated(monkeypatch, capsys, text_llm, tmp_path):

@@ -305,7 +305,7 @@ def test_bundled_models_are_inspected(tmp_path, name):
         (("photo.png", "--layers", "fastv@7:0.5"), "layer 7 is out of range"),
         (("photo.png", "--keep", "37"), "more than the 36 visual tokens"),
         (("photo.png", "--calibration", "other.json"), "calibrate this model"),
-        (("photo.png", "--calibration", "none.json"), "none.json"),
+        (("photo.png", "--calibration", "none.json"), "'none.json' cannot be read (no such file"),
         (("photo.png", "--save", "page.jpg"), ".png file"),
     ],
 )

@@ -17,7 +17,8 @@ def calibrate(
         "runs/sinks.json"
     ),
     check: Annotated[
-        bool, typer.Option("--check", help="Compare the sinks with attention; refuse bad ones.")
+        bool,
+        typer.Option("--check", help="Compare the sinks with attention; refuse bad dimensions."),
     ] = False,
     device: DeviceOption = "cpu",
 ) -> None:
@@ -27,11 +28,18 @@ def calibrate(
     separable this way, the file says so and norms are used instead. Published dimensions are
     tested, never trusted.
 
+    --check counts how far the marked tokens are those that draw attention. Dimensions with a
+    precision or recall below 0.5 are refused, and nothing is written. Where only norms are left,
+    the check is of them: if they do not agree with attention either, the text and the file
+    ("reliable": false) say that this LLM has no reliable sinks.
+
     \b
     Examples:
       lvlm-prune calibrate llava-hf/llava-1.5-7b-hf --check
       lvlm-prune calibrate ./my-llm --out my-llm.json
     """
+    from dataclasses import replace
+
     from lvlm_prune.calibration import calibrate as measured
     from lvlm_prune.calibration_prompts import calibration_prompts
     from lvlm_prune.calibration_report import calibration_text
@@ -40,10 +48,12 @@ def calibrate(
 
     loaded, tokenizer = load_language_model(model, device)
     calibration = measured(loaded, tokenizer)
-    prompts = calibration_prompts(loaded, tokenizer)
-    found = check_sinks(loaded, calibration.rule(), prompts) if check else None
-    typer.echo(calibration_text(calibration, loaded.config, found))
-    if found is not None and calibration.separable:
-        found.refuse_unreliable()
+    if check:
+        prompts = calibration_prompts(loaded, tokenizer)
+        found = check_sinks(loaded, calibration.rule(), prompts)
+        calibration = replace(calibration, check=found)
+    typer.echo(calibration_text(calibration, loaded.config))
+    if calibration.check is not None and calibration.separable:
+        calibration.check.refuse_unreliable()
     calibration.save(out)
     typer.echo(f"written     {out}")
