@@ -6,6 +6,7 @@ without a cache, stand behind the prompt, or that more chunks of it follow.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from lvlm_prune.decoder import Decoder
@@ -23,13 +24,15 @@ class PromptAnnouncer:
 
     Args:
         decoder: the model's LLM.
+        ended: called when `generate` is over, however it ended: no pass runs any more.
     """
 
     original: Any
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, ended: Callable[[], None]) -> None:
         functools.update_wrapper(self, type(decoder.model).generate, updated=())
         self.decoder = decoder
+        self.ended = ended
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Announce the prompt for as long as `generate` runs."""
@@ -40,5 +43,6 @@ class PromptAnnouncer:
             with announced_prompt(prompt):
                 return self.original(*args, **kwargs)
         finally:
+            self.ended()
             if outermost:
                 coming_marks.set(None)

@@ -6,8 +6,6 @@ user installs it, the last one removes it; nothing of it is left then.
 """
 
 import inspect
-from contextvars import ContextVar, Token
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from lvlm_prune import decoder_passes
 from lvlm_prune.announcer import PromptAnnouncer
 from lvlm_prune.decoder import Decoder
 from lvlm_prune.decoder_call import (
@@ -25,7 +24,7 @@ from lvlm_prune.decoder_call import (
 )
 from lvlm_prune.decoder_memory import extended, memory_of
 from lvlm_prune.generate_chain import unwrap_generate, wrap_stock_generate
-from lvlm_prune.tap import AttentionCall, handling, install_tap, remove_tap
+from lvlm_prune.tap import AttentionCall, install_tap, remove_tap
 
 _ATTRIBUTE = "_lvlm_prune_decoder_hooks"
 Output = tuple[Tensor, Tensor | None]
@@ -47,24 +46,6 @@ class DecoderUser(Protocol):
         """The states after the last layer, `[B, T, D]`; returns what the final norm gets."""
 
 
-@dataclass(frozen=True)
-class Running:
-    """A pass that has begun in this thread.
-
-    Args:
-        hooks: of the model that runs.
-        call: the pass.
-        token: gives the attention modules back to their kernels.
-    """
-
-    hooks: "DecoderHooks"
-    call: DecoderCall
-    token: Token[Any]
-
-
-_running: ContextVar[tuple[Running, ...]] = ContextVar("lvlm_prune_running", default=())
-
-
 class DecoderHooks:
     """The hooks of one model.
 
@@ -76,11 +57,13 @@ class DecoderHooks:
         self.decoder = decoder
         self.users: list[DecoderUser] = []
         base = decoder.base
-        self._names = tuple(inspect.signature(type(base).forward).parameters)[1:]
-        self._first = tuple(inspect.signature(type(decoder.layers[0]).forward).parameters)[1]
+        self._names = _arguments(base)
+        self._llm_names = _arguments(decoder.language_model)
+        self._first = _arguments(decoder.layers[0])[0]
         self._handles = [
             base.register_forward_pre_hook(self._before_base, with_kwargs=True),
             base.register_forward_hook(self._after_base, always_call=True),
+            decoder.language_model.register_forward_pre_hook(self._before_llm, with_kwargs=True),
             decoder.norm.register_forward_pre_hook(self._before_norm),
         ]
         for number, layer in enumerate(decoder.layers):
@@ -88,7 +71,7 @@ class DecoderHooks:
             self._handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
         for number in decoder.attends():
             install_tap(self._attention(number))
-        self._announcer = PromptAnnouncer(decoder)
+        self._announcer = PromptAnnouncer(decoder, self.forget)
         wrap_stock_generate(decoder.model, self._announcer)
 
     def _attention(self, layer: int) -> nn.Module:
@@ -105,6 +88,11 @@ class DecoderHooks:
             handle.remove()
         for number in self.decoder.attends():
             remove_tap(self._attention(number))
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop passes in this thread, which must all be over."""
+        decoder_passes.end(self)
 
     # A pass reads context variables and sizes, which a compiled graph cannot hold.
     @torch.compiler.disable
@@ -112,13 +100,14 @@ class DecoderHooks:
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Build the call."""
+        self.forget()
         arguments = {**dict(zip(self._names, args, strict=False)), **kwargs}
         call = self._call(arguments)
         handlers = {
             id(self._attention(number)): partial(self._show_attention, call, number)
             for number in self.decoder.attends()
         }
-        _running.set((*_running.get(), Running(self, call, handling(handlers))))
+        decoder_passes.begin(self, call, handlers)
         for user in self.users:
             user.begin(call)
         return (), arguments
@@ -169,19 +158,19 @@ class DecoderHooks:
 
     def _after_base(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Leave the memory on the cache, unless the pass failed."""
-        running = _running.get()
+        call = decoder_passes.end(self)
         # Without output the pass failed, maybe before it began.
-        if not running or running[-1].hooks is not self:
-            return
-        _running.set(running[:-1])
-        running[-1].token.var.reset(running[-1].token)
-        if output is not None:
-            running[-1].call.remember()
+        if call is not None and output is not None:
+            call.remember()
 
     def current(self) -> DecoderCall | None:
         """The call of this thread's pass, or None outside of one."""
-        running = _running.get()
-        return running[-1].call if running and running[-1].hooks is self else None
+        return decoder_passes.current(self)
+
+    @torch.compiler.disable
+    def _before_llm(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """See whether this is the LLM's one call of a pass, or someone uses the LLM alone."""
+        decoder_passes.enter(self, {**dict(zip(self._llm_names, args, strict=False)), **kwargs})
 
     def _before_layer(
         self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -213,6 +202,11 @@ class DecoderHooks:
         for user in reversed(self.users):
             hidden = user.before_norm(call, hidden)
         return (hidden, *args[1:])
+
+
+def _arguments(module: nn.Module) -> tuple[str, ...]:
+    """Names of a module's arguments."""
+    return tuple(inspect.signature(type(module).forward).parameters)[1:]
 
 
 def real_columns(mask: Any, visual: Tensor, past: int) -> Tensor:

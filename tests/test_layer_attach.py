@@ -10,7 +10,7 @@ from tiny_families import FAMILIES
 from transformers import TextStreamer
 
 from lvlm_prune import attach, prune_inputs
-from lvlm_prune.decoder_hooks import _running
+from lvlm_prune.decoder_passes import _running
 from lvlm_prune.errors import AlreadyAttachedError
 from lvlm_prune.layers.schedule import LayerSchedule
 from lvlm_prune.layers.stage import LayerStage

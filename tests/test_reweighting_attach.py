@@ -10,6 +10,7 @@ from test_reweighting import ACTIVE, FAMILIES, RATIO, RULE, far, generated, mark
 from transformers.generation import StoppingCriteria
 
 from lvlm_prune.decoder_call import coming_marks
+from lvlm_prune.decoder_passes import _running
 from lvlm_prune.errors import AlreadyAttachedError, UnknownMethodError, UnsupportedModelError
 from lvlm_prune.layers.schedule import LayerSchedule
 from lvlm_prune.layers.stage import LayerStage
@@ -17,6 +18,7 @@ from lvlm_prune.llm_sinks import SinkRule
 from lvlm_prune.reweight.config import ReweightConfig
 from lvlm_prune.reweight.engine import Reweighting
 from lvlm_prune.reweight.registry import REWEIGHTERS
+from lvlm_prune.tap import _handlers
 
 
 def trace(model) -> dict:
@@ -104,6 +106,37 @@ def test_an_error_inside_leaves_nothing_behind(method):
         assert torch.equal(found[0], expected[0])
         assert torch.equal(found[1], expected[1])
     assert trace(model) == before
+
+
+def interrupt(*args):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("way", ["generate", "forward"])
+@pytest.mark.parametrize("where", ["vision encoder", "layer 1"])
+@torch.no_grad()
+def test_an_interrupt_leaves_nothing_behind(way, where):
+    """What Ctrl-C breaks off is not met by the LLM alone, by the next call, or after detaching."""
+    model, inputs = FAMILIES["llava"].model(), FAMILIES["llava"].prompts("titt")
+    text = torch.tensor([[5, 6, 7, 8]])
+    alone = model.get_decoder()(input_ids=text).last_hidden_state
+    broken = model.model.vision_tower if where == "vision encoder" else model.model.language_model
+    broken = broken if where == "vision encoder" else broken.layers[1].mlp
+    with Reweighting(model, {"method": "pai", "options": ACTIVE["pai"]}):
+        expected = plain(model, inputs)[1]
+        for after in ("the LLM alone", "a call", "detaching"):
+            handle = broken.register_forward_pre_hook(interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                model.generate(**inputs, max_new_tokens=2) if way == "generate" else model(**inputs)
+            handle.remove()
+            assert way == "forward" or not _running.get()
+            if after == "the LLM alone":
+                found = model.get_decoder()(input_ids=text).last_hidden_state
+                assert torch.equal(found, alone)
+            elif after == "a call":
+                assert torch.equal(plain(model, inputs)[1], expected)
+    assert not _running.get()
+    assert not _handlers.get({})
 
 
 def test_second_reweighting_is_refused():
