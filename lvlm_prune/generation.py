@@ -151,3 +151,7 @@ def _pad_in_front(arguments: dict[str, Any]) -> None:
             continue
         front = torch.zeros_like(value[..., :1]) if name != "input_ids" else value[:, :1]
         arguments[name] = torch.cat([front, value], dim=-1)
+    marks = coming_marks.get()
+    if marks:
+        front = {name: torch.zeros_like(mark[:, :1]) for name, mark in marks.items()}
+        coming_marks.set({name: torch.cat([front[name], marks[name]], 1) for name in marks})
