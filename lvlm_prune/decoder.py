@@ -69,12 +69,23 @@ class Decoder:
 
     def full_attention(self) -> bool:
         """Whether every layer attends to everything before it and caches all of it."""
-        cache = DynamicCache(config=self.config)
-        plain = all(
-            isinstance(layer, DynamicLayer) and not isinstance(layer, DynamicSlidingWindowLayer)
-            for layer in cache.layers
-        )
-        return plain and len(self.attends()) == self.depth
+        return not self.forgets() and len(self.attends()) == self.depth
+
+    def forgets(self) -> list[int]:
+        """Layers with attention that do not keep all keys, such as those with a sliding window.
+
+        Layers beyond those of a cache share the keys of one that it has.
+        """
+        caches = enumerate(DynamicCache(config=self.config).layers)
+        attends = set(self.attends())
+        return [
+            number
+            for number, layer in caches
+            if number in attends
+            and (
+                not isinstance(layer, DynamicLayer) or isinstance(layer, DynamicSlidingWindowLayer)
+            )
+        ]
 
     def _check(self) -> None:
         """Check that the layers take what stages change."""

@@ -62,6 +62,13 @@ class DecoderCall:
         """Whether more passes bring the rest of the prompt."""
         return _goes_on(self.past + self.length)
 
+    @property
+    def has_images(self) -> bool:
+        """Whether there is an image in the prompts so far, or in what passes to come bring."""
+        whole = whole_prompt.get()
+        later = whole is not None and bool(whole.any())
+        return later or bool(self.memory.visual.any())
+
     def rows(self, layer: int) -> Tensor:
         """New columns that a layer has, `[B, T]`, -1 for padding."""
         own = self.own[layer]

@@ -156,7 +156,7 @@ class Oracle:
         key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
         logits = (query @ key.transpose(-1, -2)).float() * scaling
         causal = torch.ones(logits.shape[-2:]).tril().bool()
-        seen = causal if mask is None else causal & (mask > -1e30)
+        seen = causal if mask is None else mask > -1e30
         logits = logits.masked_fill(~seen, -torch.inf)
         drop = self.hidden.get(number)
         if drop is not None:
@@ -223,6 +223,7 @@ class Oracle:
             edited=torch.ones(1, len(rows), dtype=torch.bool),
             sinks=torch.tensor([[prompt.sinks[number][n] for n in places]]),
             marks={name: mark[None, places] for name, mark in prompt.marks.items()},
+            own=torch.tensor([[places.index(row) for row in rows]]),
         )
         return found, there
 
@@ -233,7 +234,9 @@ def with_answer(model, inputs: dict, answer: Tensor) -> dict:
     positions = full_positions(model, inputs)
     steps = torch.arange(1, answer.shape[1] + 1)
     call["position_ids"] = torch.cat([positions, positions[..., -1:] + steps], -1)
-    for name, value in (("input_ids", 0), ("attention_mask", 1), ("mm_token_type_ids", 0)):
+    # PaliGemma reads tokens of type 0 in both directions.
+    kinds = {"mm_token_type_ids": 0, "token_type_ids": int("pali" in model.config.model_type)}
+    for name, value in {"input_ids": 0, "attention_mask": 1, **kinds}.items():
         if name in call:
             more = answer if name == "input_ids" else torch.full_like(answer, value)
             call[name] = torch.cat([call[name], more.to(call[name])], 1)

@@ -51,13 +51,38 @@ def test_modes_equal_plain_generation(method, mode):
         with pytest.raises(ValueError, match="successive tokens.*prefill_chunk_size"):
             generated(name, method, inputs, **MODES[mode])
         return
-    # A median of norms is that of a chunk; phi is each token's own.
     rule = SinkRule(dims=(0, 1, 2), tau=1.3, first_layer=0) if mode == "chunks" else RULE
     tokens, logits = generated(name, method, inputs, rule=rule, max_new_tokens=5)
     ours, found = generated(name, method, inputs, rule=rule, max_new_tokens=5, **MODES[mode])
     assert torch.equal(ours, tokens)
     assert far(found, logits) < 1e-5
     assert far(found, plain(FAMILIES[name].model(), inputs, max_new_tokens=5)[1]) > 1e-3
+
+
+@pytest.mark.skipif(not CHUNKS_WITH_IMAGES, reason="see above")
+@pytest.mark.parametrize("size", [4, 20])
+def test_norms_are_not_compared_across_chunks(size):
+    """A median needs the whole prompt; phi is each token's own, and text has nothing to find."""
+    text = FAMILIES["llava"].prompts("ttt", "ttttt")
+    with pytest.raises(ValueError, match="var.*median norm.*leave it out, or pass a sink rule"):
+        generated("llava", "var", FAMILIES["llava"].prompts("titt"), prefill_chunk_size=size)
+    tokens = generated("llava", "var", text, prefill_chunk_size=size)[0]
+    assert torch.equal(tokens, plain(FAMILIES["llava"].model(), text)[0])
+
+
+@pytest.mark.parametrize("negative", [None, 3, 40])
+@pytest.mark.parametrize(
+    ("method", "cached"), [("ilvad", True), ("var", True), ("pai", True), ("pai", False)]
+)
+def test_passes_of_classifier_free_guidance_are_no_rows_of_the_answer(method, cached, negative):
+    """Nor of a first answer, which is the model's own."""
+    inputs = FAMILIES["llava"].prompts("titt", "tit")
+    settings = {"guidance_scale": 1.7, "use_cache": cached, "max_new_tokens": 4}
+    if negative is not None:
+        settings["negative_prompt_ids"] = torch.randint(3, 50, (2, negative))
+    tokens, logits = generated("llava", method, inputs, **settings)
+    assert far(logits, expected("llava", method, inputs, tokens)) < 1e-5
+    assert far(logits, plain(FAMILIES["llava"].model(), inputs, **settings)[1]) > 1e-3
 
 
 @SOME

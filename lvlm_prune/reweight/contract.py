@@ -34,6 +34,7 @@ class AttentionRows:
         ends: whether the prompt's last row has come; otherwise more passes bring the rest of it.
         marks: named numbers for each key, `[B, S]` float32, from the method's own `observe` of
             earlier rows or from the vision encoder; 0 where nothing is known.
+        own: `[B, R]`, each row's own key; None where that is the last key that it sees.
     """
 
     logits: Tensor
@@ -46,6 +47,7 @@ class AttentionRows:
     sinks: Tensor | None = None
     ends: bool = True
     marks: Mapping[str, Tensor] = field(default_factory=dict)
+    own: Tensor | None = None
 
     @cached_property
     def weights(self) -> Tensor:
@@ -54,7 +56,9 @@ class AttentionRows:
 
     @property
     def columns(self) -> Tensor:
-        """Each row's own column, the last key that it sees, `[B, R]`; any number for padding."""
+        """Each row's own column, `[B, R]`; any number for padding."""
+        if self.own is not None:
+            return self.own
         places = torch.arange(self.logits.shape[-1], device=self.logits.device)
         return (self.logits[:, 0].isfinite() * places).amax(dim=-1)
 

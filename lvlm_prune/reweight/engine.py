@@ -7,7 +7,9 @@ kept on the KV cache, so beams, turns and conversations do not mix. Prompts with
 untouched. Around `generate` the wrapper of `generation` says where the prompt ends, so that every
 row of the answer is edited whatever the passes are. In a hand-written loop a pass of one token
 behind a cache is taken for the answer's, any other one for a prompt's: without a cache a method
-that edits the last row then edits that row alone, and a method with a pre-run edits nothing.
+that edits the last row then edits that row alone, and a method with a pre-run edits nothing. LLM
+sinks under the norm rule are told by the median of the columns that a pass brings: a prompt comes
+in one pass, and in a later turn the new columns are measured among themselves.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -23,14 +25,14 @@ from lvlm_prune.decoder_call import DecoderCall
 from lvlm_prune.decoder_hooks import DecoderHooks, Output, join, leave
 from lvlm_prune.errors import AlreadyAttachedError, UnsupportedModelError
 from lvlm_prune.generate_chain import unwrap_generate, wrap_generate
-from lvlm_prune.llm_sinks import SinkRule, check_dims
+from lvlm_prune.llm_sinks import SinkRule, sink_rule_for
 from lvlm_prune.reweight.config import ReweightConfig
 from lvlm_prune.reweight.contract import AttentionRows
 from lvlm_prune.reweight.generation import ReweightedGenerate
 from lvlm_prune.reweight.layer_rows import ChangedRows, LayerRows
 from lvlm_prune.reweight.registry import reweighter_named
 from lvlm_prune.reweight.rows import kernel_rows, weighted_values
-from lvlm_prune.reweight.run import ALONE, OBSERVE, current_run
+from lvlm_prune.reweight.run import OBSERVE, current_run
 from lvlm_prune.tap import AttentionCall
 
 _ATTRIBUTE = "_lvlm_prune_reweight"
@@ -87,7 +89,8 @@ class Reweighting:
         self.method = reweighter_named(self.config.method)
         self.options = self.config.complete()
         decoder = Decoder(model)
-        self.sink_rule = sink_rule or SinkRule.uncalibrated(decoder.depth)
+        width = decoder.config.hidden_size
+        self.sink_rule = sink_rule_for(sink_rule, decoder.depth, width)
         self._check(decoder)
         self.depth = decoder.depth
         attends = set(decoder.attends())
@@ -125,10 +128,8 @@ class Reweighting:
     def begin(self, call: DecoderCall) -> None:
         """See whether there is anything to look at."""
         run = current_run(self)
-        if run is not None:
-            run.begin(call)
+        alone = run is not None and not run.begin(call)
         seen = call.memory.visual.any(dim=1)
-        alone = run is not None and run.purpose == ALONE
         active = not alone and bool(seen.any())
         if run is not None and run.ended is not None:
             seen = seen & ~run.ended
@@ -136,10 +137,11 @@ class Reweighting:
         asked = call.real & (places < call.answer)
         ends = torch.where(asked, places, -1).max(dim=1).values
         ends = torch.where(call.ends < 0, -1, ends)
-        observing = run is not None and run.purpose == OBSERVE
+        observing = run is not None and not alone and run.purpose == OBSERVE
         call.scratch[self] = ReweightPass(active, alone, observing, seen, ends)
         if active and call.answer:
             self._check_marks(call)
+        if not alone:
             self._check_chunk(call)
 
     def before_layer(self, call: DecoderCall, layer: int, arguments: dict[str, Any]) -> None:
@@ -224,11 +226,20 @@ class Reweighting:
         return state.rows[key]
 
     def _check_chunk(self, call: DecoderCall) -> None:
-        """Refuse chunks that cut the question apart for a method that compares its rows."""
-        if self.observed and not self.tokens and call.goes_on and bool(call.behind.any()):
+        """Refuse chunks that cut apart what a method compares."""
+        if not call.goes_on:
+            return
+        name = self.method.name
+        if self.observed and not self.tokens and bool(call.behind.any()):
             raise ValueError(
-                f"reweight {self.method.name!r} compares successive tokens of the question, which "
+                f"reweight {name!r} compares successive tokens of the question, which "
                 "prefill_chunk_size cuts apart; leave it out"
+            )
+        if self.method.sinks and not self.sink_rule.by_phi and call.has_images:
+            raise ValueError(
+                f"reweight {name!r} finds LLM sinks by the median norm of a prompt's tokens, which "
+                "prefill_chunk_size cuts apart; leave it out, or pass a sink rule with dimensions "
+                "(`lvlm-prune calibrate`)"
             )
 
     def _check_marks(self, call: DecoderCall) -> None:
@@ -262,6 +273,12 @@ class Reweighting:
     def _check(self, decoder: Decoder) -> None:
         """Refuse what cannot be reweighted."""
         name = type(decoder.model).__name__
+        if decoder.forgets():
+            raise UnsupportedModelError(
+                f"layers {decoder.forgets()} of {name}'s LLM do not attend to everything before "
+                "them (a sliding window or chunks), so it is not known which of their keys are "
+                "visual; reweighting is not possible here"
+            )
         if decoder.implementation not in ("sdpa", "eager") and (
             "flash" not in decoder.implementation
         ):
@@ -274,5 +291,3 @@ class Reweighting:
                 f"{name} caps its attention logits, which explicit rows do not follow; reweighting "
                 "is not possible here"
             )
-        if self.sink_rule.dims:
-            check_dims(self.sink_rule.dims, decoder.config.hidden_size)

@@ -36,6 +36,9 @@ OF_THE_ANSWER = (
     "assistant_model",
     "prompt_lookup_num_tokens",
     "cache_implementation",
+    "guidance_scale",
+    "negative_prompt_ids",
+    "negative_prompt_attention_mask",
     "stop_strings",
     "max_length",
     "min_length",
@@ -104,6 +107,7 @@ class ReweightedGenerate:
             "top_p": 1.0,
             "top_k": 50,
             "use_cache": True,
+            "guidance_scale": 1.0,
             "return_dict_in_generate": False,
         }
         first = {name: one for name, one in arguments.items() if name not in OF_THE_ANSWER}
@@ -148,6 +152,9 @@ class ReweightedGenerate:
         pad = next(iter(end_tokens(model, arguments)), 0) if pad is None else pad
         if contrast.noised is None:
             inputs = without_images(ids, mask, owner.placeholders, pad)
+            if arguments.get("token_type_ids") is not None:
+                # Type 0 is text, which some LLMs then read in both directions (PaliGemma).
+                inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
         else:
             config = vars(model.generation_config)
             inputs = {

@@ -112,6 +112,7 @@ class LayerRows:
         count = logits.shape[-1]
         value = value[:, :, :count]
         marked = memory.sinks.get(self.layer, torch.zeros_like(memory.visual))
+        own = torch.arange(self.past + start, self.past + stop, device=logits.device)
         return AttentionRows(
             logits=logits,
             value=repeated_values(value, logits.shape[1]) if values else value,
@@ -123,6 +124,7 @@ class LayerRows:
             sinks=self._at_keys(marked, count) if sinks else None,
             ends=not self.call.goes_on,
             marks={name: self._at_keys(mark, count) for name, mark in memory.marks.items()},
+            own=own.expand(len(logits), -1),
         )
 
     def note(self, marks: Mapping[str, Tensor]) -> None:
@@ -139,8 +141,15 @@ def check_kernel(attention: AttentionCall) -> None:
     """Refuse attention that is more than a softmax over its keys.
 
     Raises:
-        UnsupportedModelError: it caps its logits, or has sinks of its own.
+        UnsupportedModelError: it caps its logits, has sinks of its own, or looks ahead unmasked.
     """
+    causal = attention.settings.get("is_causal")
+    causal = getattr(attention.module, "is_causal", True) if causal is None else causal
+    if attention.mask is None and not causal and attention.query.shape[2] > 1:
+        raise UnsupportedModelError(
+            f"{type(attention.module).__name__} attends in both directions, and explicit rows see "
+            "what came before them; reweighting is not possible here"
+        )
     for name in ("softcap", "s_aux"):
         if attention.settings.get(name) is not None:
             raise UnsupportedModelError(

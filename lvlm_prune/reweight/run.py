@@ -2,8 +2,9 @@
 
 The wrapper of `generate` knows what a pass alone does not: that this is a first answer to be
 observed, a second branch to be left alone, or the real answer, which starts with the first one's
-marks. Runs live in a context variable, so that threads do not see each other's. Knows nothing about
-methods.
+marks. Passes that others run in between, such as those of classifier-free guidance, have caches of
+their own, or no image; they are left alone too. Runs live in a context variable, so that threads do
+not see each other's. Knows nothing about methods.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,9 +31,9 @@ class Run:
         marks: what the prompt's columns start with, `[B, P]` each.
         beams: whether rows of the cache change places.
         ended: `[B]` bool, prompts whose answer has ended; None for none.
-        memory: of the last pass.
+        memory: of the last pass; None before the first one.
+        cache: that all of its passes fill, or None.
         prompt: columns of the prompt, once it has passed.
-        caches: those that are followed through beams.
     """
 
     owner: Any
@@ -41,17 +42,18 @@ class Run:
     beams: bool = False
     ended: Tensor | None = None
     memory: DecoderMemory | None = None
+    cache: Any = None
     prompt: int = 0
-    caches: list[Any] = field(default_factory=list)
 
-    def begin(self, call: DecoderCall) -> None:
-        """A pass of this call begins."""
-        self.memory = call.memory
-        if self.beams and call.cache is not None and call.cache not in self.caches:
+    def begin(self, call: DecoderCall) -> bool:
+        """A pass begins; whether it is one of this call's answer."""
+        if self.purpose == ALONE or not self._owns(call):
+            return False
+        if self.beams and self.memory is None and call.cache is not None:
             follow_beams(call.cache)
-            self.caches.append(call.cache)
+        self.memory, self.cache = call.memory, call.cache
         if not call.answer:
-            return
+            return True
         self.prompt = call.past + call.answer
         batch, columns = call.memory.visual.shape
         for name, values in self.marks.items():
@@ -59,11 +61,20 @@ class Run:
             full = start.new_zeros(batch, columns)
             full[:, : start.shape[1]] = start
             call.memory.marks[name] = full
+        return True
+
+    def _owns(self, call: DecoderCall) -> bool:
+        """Whether a pass fills the cache of the first one, or without a cache brings its images."""
+        if self.memory is None:
+            return True
+        if call.cache is not None or self.cache is not None:
+            return call.cache is self.cache
+        return bool(call.memory.visual.any()) or not bool(self.memory.visual.any())
 
     def end(self) -> None:
         """The call is over."""
-        for cache in self.caches:
-            unfollow_beams(cache)
+        if self.beams and self.cache is not None:
+            unfollow_beams(self.cache)
 
 
 _run: ContextVar[Run | None] = ContextVar("lvlm_prune_reweight_run", default=None)
