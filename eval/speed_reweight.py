@@ -7,9 +7,10 @@ attention of a 7B model and a narrow MLP; it is edited, although a reweighter sp
 the ratios are above those of the whole model.
 
 Nothing is timed that changes nothing: in a run before, the edits are watched and must move
-attention or scale heads, at prefill or while decoding. What a reweighter does around the passes of
-the LLM is not in the times: marks that the encoder or a first answer would give (PAINT, RESTORE,
-ILVAD) are drawn at random, and the second branch of contrasts does not run.
+attention or scale heads, at prefill or while decoding. Passes of the LLM are all that is timed, so
+what `generate` runs beside the answer would be missing: methods with a first answer (ILVAD) or a
+contrast (VCD, PAI with gamma) are left out, and the page says so. Marks that the encoder would give
+(PAINT, RESTORE) are drawn at random.
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,6 +45,7 @@ from lvlm_prune.eval.speed_report import (
     write,
 )
 from lvlm_prune.report import MIB
+from lvlm_prune.reweight.config import ReweightConfig
 from lvlm_prune.reweight.engine import Reweighting
 from lvlm_prune.reweight.registry import reweighter_named
 
@@ -75,7 +77,7 @@ def measure_reweighting(
 
     Args:
         preset: name, see `speed_llm`.
-        names: reweighters; None is the preset's own choice.
+        names: reweighters, `METHOD` or `METHOD:PRESET`; None is the preset's own choice.
         repeats: interleaved rounds that count; every variant runs before them, to warm up.
         new_tokens: decode steps.
         threads: CPU threads of torch.
@@ -86,19 +88,19 @@ def measure_reweighting(
         What `speed.json` holds.
 
     Raises:
-        ValueError: a preset or device that cannot be run, or a reweighter that changes nothing.
+        ValueError: a preset or device that cannot be run, or no reweighter that can be timed.
         UnknownMethodError: no such reweighter.
     """
     chosen = llm_preset_named(preset, "reweight", device)
     names = list(dict.fromkeys(chosen.methods.split(",") if names is None else names))
-    for name in names:
-        reweighter_named(name)
+    left_out = _beside(names)
     cases = {}
     with limited_threads(threads):
         clock, facts = clock_for(device), environment(torch.device(device))
         for case in chosen.cases:
+            left = [name for name in names if name not in left_out]
             work = make_llm_work(case, device, new_tokens)
-            cases[case.name] = _measure_case(work, names, repeats, clock)
+            cases[case.name] = _measure_case(work, left, left_out, repeats, clock)
     results = {
         "settings": {
             "preset": preset,
@@ -111,21 +113,44 @@ def measure_reweighting(
         "clock": clock,
         "environment": facts,
         "cases": cases,
+        "left_out": left_out,
         "meaning": sentence(cases),
     }
     write(results, _page(results), out)
     return results
 
 
-def _measure_case(work: LlmWork, names: Sequence[str], repeats: int, clock: str) -> dict[str, Any]:
-    """Watch, measure memory and time one LLM."""
+def _beside(names: Sequence[str]) -> dict[str, str]:
+    """For each reweighter that passes of the LLM do not show in full, why."""
+    beside = {name: ReweightConfig.of(name).beside() for name in names}
+    return {
+        name: f"generate runs {what} as well, and only passes of the answer itself are timed here"
+        for name, what in beside.items()
+        if what is not None
+    }
+
+
+def _measure_case(
+    work: LlmWork, names: Sequence[str], left_out: dict[str, str], repeats: int, clock: str
+) -> dict[str, Any]:
+    """Watch, measure memory and time one LLM; what changes nothing is added to `left_out`."""
+    moved: dict[str, dict[str, float]] = {}
+    for name in names:
+        try:
+            moved[name] = watched(work, partial(reweighted, work, name))
+        except ValueError as error:
+            left_out[name] = str(error)
+    if not moved:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        raise ValueError(f"no reweighter is left to time ({reasons}); name others, such as var")
     variants: dict[str, Variant] = {PLAIN: partial(_plain, work)}
-    variants |= {name: partial(reweighted, work, name) for name in names}
-    if "var" in names:
+    variants |= {name: partial(reweighted, work, name) for name in moved}
+    if "var" in moved:
         variants[EAGER] = partial(eager, work, "var")
-    moved = {name: watched(work, variants[name]) for name in variants if name != PLAIN}
+        moved[EAGER] = watched(work, variants[EAGER])
     peaks = {name: _peak(work, variant) for name, variant in variants.items()}
-    blocks = [[PLAIN, name, EAGER] if name == "var" else [PLAIN, name] for name in names]
+    timed = [name for name in variants if name not in (PLAIN, EAGER)]
+    blocks = [[PLAIN, name, EAGER] if name == "var" else [PLAIN, name] for name in timed]
     rows = run_passes(work, variants, blocks, repeats)
     return {
         "case": asdict(work.case),
@@ -152,27 +177,26 @@ def _summary(
 
 def edited_layers(case: Case, name: str) -> set[int]:
     """The decoder layers that are edited."""
-    method, depth = reweighter_named(name), case.llm.depth
+    config, depth = ReweightConfig.of(name), case.llm.depth
     if case.every_layer:
         return set(range(depth))
-    return set(method.layers(method.complete({}), depth))
+    return set(reweighter_named(config.method).layers(config.complete(), depth))
 
 
 @contextmanager
 def reweighted(work: LlmWork, name: str) -> Iterator[Any]:
     """The model under a reweighter's row split."""
-    method = reweighter_named(name)
-    names = (*method.encoder, "evidence") if method.pre_run else method.encoder
+    config = ReweightConfig.of(name)
     generator = torch.Generator().manual_seed(0)
     drawn = {
         mark: torch.randint(0, 2, work.ids.shape, generator=generator).to(work.ids.device)
-        for mark in names
+        for mark in reweighter_named(config.method).encoder
     }
     # RESTORE reads sizes, of which 1 means unmerged.
     marks = {mark: values.float() + (mark == "size") for mark, values in drawn.items()}
     token = coming_marks.set(marks or None)
     try:
-        with Reweighting(work.model, name, RULE) as reweighting:
+        with Reweighting(work.model, config, RULE) as reweighting:
             reweighting.edited = edited_layers(work.case, name)
             yield reweighting
     finally:
@@ -267,6 +291,7 @@ def _page(results: dict[str, Any]) -> str:
             "",
             markdown_table(table),
             "",
+            *(f"Left out: {name}, {reason}." for name, reason in results["left_out"].items()),
             results["meaning"],
         ]
     )

@@ -25,12 +25,13 @@ from lvlm_prune.eval.speed_reweight import (
 )
 from lvlm_prune.layers.registry import LAYER_METHODS
 from lvlm_prune.layers.stage import LayerStage
+from lvlm_prune.reweight.config import ReweightConfig
 from lvlm_prune.reweight.registry import REWEIGHTERS
 
 MHA, GQA = LLM_PRESETS["reweight-tiny"].cases
 (STAGED,) = LLM_PRESETS["layers-tiny"].cases
 ROUNDS = 2
-EDITING = reweighter_names("all")
+EDITING = [name for name in REWEIGHTERS if ReweightConfig.of(name).beside() is None]
 
 
 def answer(work):
@@ -90,11 +91,37 @@ def test_every_reweighter_is_seen_to_change_something(name):
     assert moved["moved"] > 0 or name == "vhr"
 
 
-def test_all_names_every_method_that_changes_a_layer():
-    assert {"var", "pai", "ilvad"} <= set(EDITING) <= set(REWEIGHTERS)
+def test_all_names_every_method():
+    assert reweighter_names("all") == list(REWEIGHTERS)
     assert layer_method_names("all") == list(LAYER_METHODS)
     assert layer_method_names("fastv, dart") == ["fastv", "dart"]
-    assert reweighter_names("pai, var") == ["pai", "var"]
+    assert reweighter_names("pai, var:official_code") == ["pai", "var:official_code"]
+
+
+def test_what_cannot_be_timed_is_left_out_and_the_rest_is_not(tmp_path, monkeypatch):
+    monkeypatch.setitem(
+        LLM_PRESETS, "reweight-tiny", replace(LLM_PRESETS["reweight-tiny"], cases=(GQA,))
+    )
+    names = ["vcd", "var:official_code", "ilvad", "pai:code", "pai"]
+    results = measure_reweighting("reweight-tiny", names, 1, 2, 1, tmp_path, "cpu")
+    assert list(results["cases"]["GQA"]["variants"]) == [PLAIN, "var:official_code", "pai"]
+    assert list(results["left_out"]) == ["vcd", "ilvad", "pai:code"]
+    page = (tmp_path / "speed.md").read_text(encoding="utf-8")
+    assert "Left out: vcd, generate runs a second answer, to the prompt with a noised" in page
+    assert "Left out: ilvad, generate runs a first answer of up to 10 tokens as well" in page
+    with pytest.raises(ValueError, match="no reweighter is left to time .vcd: generate runs a sec"):
+        measure_reweighting("reweight-tiny", ["vcd"], 1, 2, 1, tmp_path / "none", "cpu")
+    assert not (tmp_path / "none").exists()
+
+
+def test_presets_edit_as_they_are_attached():
+    work = make_llm_work(GQA, "cpu", new_tokens=2)
+    answers = []
+    for name in ("var", "var:official_code"):
+        with reweighted(work, name) as reweighting:
+            assert reweighting.config == ReweightConfig.of(name)
+            answers.append(answer(work))
+    assert not torch.equal(*answers)
 
 
 def test_reweighter_that_changes_nothing_is_refused():
@@ -279,6 +306,7 @@ def test_presets_for_a_gpu_run_at_tiny_scale_in_bfloat16(tmp_path, monkeypatch):
         ({"preset": "layers-tiny", "keep": 65}, "keep=65 is not possible; 4 layers has 64 tokens"),
         ({"reweight": ["var"], "layers": ["fastv"]}, "one at a time"),
         ({"reweight": ["paii"]}, "unknown reweighter 'paii'; did you mean 'pai'"),
+        ({"reweight": ["var:official"]}, "no preset 'official'; known: general"),
         ({"layers": ["fastw"]}, "unknown layer method 'fastw'; did you mean 'fastv'"),
     ],
 )

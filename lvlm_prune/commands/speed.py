@@ -26,7 +26,10 @@ def speed(
     ] = None,
     reweight: Annotated[
         str | None,
-        typer.Option(help="Reweighters to time beside plain SDPA, separated by commas, or all."),
+        typer.Option(
+            help="Reweighters to time beside plain SDPA, METHOD or METHOD:PRESET, separated by "
+            "commas, or all. Those that generate runs a second answer for are left out."
+        ),
     ] = None,
     layers: Annotated[
         str | None,
@@ -93,13 +96,13 @@ def speed(
 
 
 def reweighter_names(text: str) -> list[str]:
-    """Read names of reweighters; `all` is every one that edits a layer."""
-    from lvlm_prune.reweight.registry import REWEIGHTERS, reweighter_named
+    """Read `METHOD` or `METHOD:PRESET`, separated by commas; `all` is every method."""
+    from lvlm_prune.reweight.config import ReweightConfig
+    from lvlm_prune.reweight.registry import REWEIGHTERS
 
     if text.strip() == "all":
-        found = REWEIGHTERS.items()
-        return [name for name, method in found if method.layers(method.complete({}), 32)]
-    return [reweighter_named(name.strip()).name for name in text.split(",")]
+        return list(REWEIGHTERS)
+    return [ReweightConfig.of(name).label() for name in text.split(",")]
 
 
 def layer_method_names(text: str) -> list[str]:
