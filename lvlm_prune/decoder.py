@@ -15,6 +15,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from lvlm_prune.adapters import adapter_for
 from lvlm_prune.errors import UnsupportedModelError
 
+BEFORE = "prune before the LLM instead, with method=..."
 LAYER_ARGUMENTS = ("hidden_states", "attention_mask", "position_embeddings", "past_key_values")
 
 
@@ -23,12 +24,13 @@ class Decoder:
 
     Args:
         model: a whole model, unwrapped.
+        advice: what follows where its LLM is not known, for the message.
 
     Raises:
         UnsupportedModelError: its LLM is laid out in a way that is not known here.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, advice: str = BEFORE) -> None:
         self.model = model
         self.adapter = adapter_for(model)
         self.base = model.base_model
@@ -36,7 +38,7 @@ class Decoder:
         self.layers: list[Any] = list(getattr(self.language_model, "layers", []))
         self.norm: Any = getattr(self.language_model, "norm", None)
         self.config = model.config.get_text_config()
-        self._check()
+        self._check(advice)
 
     @property
     def depth(self) -> int:
@@ -87,18 +89,17 @@ class Decoder:
             )
         ]
 
-    def _check(self) -> None:
+    def _check(self, advice: str) -> None:
         """Check that the layers take what stages change."""
         name = type(self.model).__name__
         if not self.layers or self.norm is None:
             raise UnsupportedModelError(
                 f"{name}'s LLM ({type(self.language_model).__name__}) has no layers and norm as "
-                "LLaMA's has; prune before the LLM instead, with method=..."
+                f"LLaMA's has; {advice}"
             )
         known = inspect.signature(type(self.layers[0]).forward).parameters
         missing = [argument for argument in LAYER_ARGUMENTS if argument not in known]
         if missing:
             raise UnsupportedModelError(
-                f"the decoder layers of {name} take no {', '.join(missing)}; prune before the LLM "
-                "instead, with method=..."
+                f"the decoder layers of {name} take no {', '.join(missing)}; {advice}"
             )

@@ -140,7 +140,7 @@ def read_decoder(
         inputs: what the model's processor made of one prompt with one image.
         rule: how LLM sinks are told; None for the norm rule.
     """
-    decoder = Decoder(model)
+    decoder = Decoder(model, "it cannot be read")
     rule = rule or SinkRule.uncalibrated(decoder.depth)
     reader = DecoderReader(rule, decoder.config.num_attention_heads)
     join(model, reader)

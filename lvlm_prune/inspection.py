@@ -96,7 +96,7 @@ def inspect_prompt(
     Raises:
         UnsupportedModelError, MissingSignalError, ValueError: see the message.
     """
-    llm = Decoder(model)
+    llm = Decoder(model, "it cannot be inspected")
     rule = sink_rule_for(rule, llm.depth, llm.config.hidden_size)
     stage = BoundaryStage(model, config)
     chosen = whole(stage.select(stage.encode(inputs)))

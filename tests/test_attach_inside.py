@@ -157,6 +157,31 @@ def test_sink_rules_of_another_llm_are_refused_at_attach(part, settings):
         part(FAMILIES["llava"].model(), config, SinkRule(**settings))
 
 
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [
+        ({"reweight": "pai"}, "reweighting is not possible here"),
+        ({"layers": "fastv"}, "prune before the LLM instead"),
+    ],
+)
+def test_unknown_llms_are_refused_with_advice_that_fits(settings, advice):
+    with pytest.raises(UnsupportedModelError, match=f"no layers and norm as LLaMA's has; {advice}"):
+        attach(GENERIC["lfm2_vl"].model(), **settings)
+
+
+@pytest.mark.parametrize(
+    ("reweight", "advice"),
+    [
+        ("var", "it has no options for that, use another method"),
+        ("headguide", r"choose others with its options \(first, last\)"),
+        ("gift", r"choose others with its options \(saliency, first, last, of\)"),
+    ],
+)
+def test_layers_that_do_not_attend_are_chosen_by_options_that_choose_layers(reweight, advice):
+    with pytest.raises(UnsupportedModelError, match=rf"only \[3\] of this LLM attend; {advice}$"):
+        attach(FAMILIES["qwen3_5"].model(), reweight=reweight)
+
+
 def test_paint_needs_an_encoder_that_can_be_read():
     with pytest.raises(MissingSignalError, match="local, summary are read off the encoder's att"):
         attach(GENERIC["aya_vision"].model(), reweight="paint")

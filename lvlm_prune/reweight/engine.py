@@ -30,6 +30,7 @@ from lvlm_prune.reweight.config import ReweightConfig
 from lvlm_prune.reweight.contract import AttentionRows
 from lvlm_prune.reweight.generation import ReweightedGenerate
 from lvlm_prune.reweight.layer_rows import ChangedRows, LayerRows
+from lvlm_prune.reweight.options import OF_LAYERS
 from lvlm_prune.reweight.registry import reweighter_named
 from lvlm_prune.reweight.rows import kernel_rows, weighted_values
 from lvlm_prune.reweight.run import OBSERVE, current_run
@@ -88,7 +89,7 @@ class Reweighting:
         self.config = ReweightConfig.of(config)
         self.method = reweighter_named(self.config.method)
         self.options = self.config.complete()
-        decoder = Decoder(model)
+        decoder = Decoder(model, "reweighting is not possible here")
         width = decoder.config.hidden_size
         self.sink_rule = sink_rule_for(sink_rule, decoder.depth, width)
         self._check(decoder)
@@ -263,10 +264,12 @@ class Reweighting:
         """Those of a method's layers that attend; recurrent ones have no rows."""
         named = set() if layers is None else set(layers(self.options, self.depth))
         if named and not named & attends:
+            choosing = ", ".join(name for name in self.method.options if name in OF_LAYERS)
+            advice = f"choose others with its options ({choosing})"
             raise UnsupportedModelError(
                 f"reweight {self.method.name!r} {verb} layers {sorted(named)}, and only "
-                f"{sorted(attends)} of this LLM attend; choose others with its options "
-                f"({', '.join(self.method.options)})"
+                f"{sorted(attends)} of this LLM attend; "
+                f"{advice if choosing else 'it has no options for that, use another method'}"
             )
         return named & attends
 

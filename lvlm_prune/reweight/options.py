@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
+# Options by which a method's layers can be chosen.
+OF_LAYERS = ("first", "last", "of", "saliency")
+
 
 def check_number(
     options: Mapping[str, Any], name: str, low: float = 0.0, high: float | None = None
