@@ -4,7 +4,6 @@ Out: plain text. Signals come from each method's own request, the models that it
 checks of `attach`, options and sources from the method. Knows no method and no family by name.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 
 from lvlm_prune.adapters import FAMILIES, Adapter
@@ -18,10 +17,10 @@ from lvlm_prune.capabilities import (
     stage,
 )
 from lvlm_prune.catalogue import Candidate, candidates
-from lvlm_prune.errors import UnknownMethodError
 from lvlm_prune.layers.registry import LAYER_METHODS
 from lvlm_prune.listings_inside import layers_table, reweighters_table
-from lvlm_prune.methods import METHODS, Method, method_named
+from lvlm_prune.methods import METHODS, Method
+from lvlm_prune.names import named
 from lvlm_prune.reweight.registry import REWEIGHTERS
 from lvlm_prune.tables import aligned
 
@@ -59,18 +58,14 @@ def methods_table(name: str | None = None) -> str:
     """
     if name is None:
         return "\n\n".join([boundary_table(METHODS), layers_table(), reweighters_table()])
+    named("method", name, {**METHODS, **LAYER_METHODS, **REWEIGHTERS})
     parts = []
     if name in METHODS:
-        parts.append(boundary_table({name: method_named(name)}))
+        parts.append(boundary_table({name: METHODS[name]}))
     if name in LAYER_METHODS:
         parts.append(layers_table([name]))
     if name in REWEIGHTERS:
         parts.append(reweighters_table([name]))
-    if not parts:
-        known = list(dict.fromkeys([*METHODS, *LAYER_METHODS, *REWEIGHTERS]))
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UnknownMethodError(f"unknown method {name!r}; {hint}known: {', '.join(known)}")
     return "\n\n".join(parts)
 
 

@@ -3,9 +3,6 @@
 Adding a method: write its file with one `LayerMethod`, and add it to the tuple below.
 """
 
-import difflib
-
-from lvlm_prune.errors import UnknownMethodError
 from lvlm_prune.layers import (
     controls,
     dart,
@@ -21,6 +18,7 @@ from lvlm_prune.layers import (
     zipvl,
 )
 from lvlm_prune.layers.contract import LayerMethod
+from lvlm_prune.names import named
 
 LAYER_METHODS: dict[str, LayerMethod] = {
     method.name: method
@@ -47,9 +45,4 @@ def layer_method_named(name: str) -> LayerMethod:
     Raises:
         UnknownMethodError: no such method; the message names the nearest one and all others.
     """
-    if name in LAYER_METHODS:
-        return LAYER_METHODS[name]
-    near = difflib.get_close_matches(name, LAYER_METHODS, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    known = ", ".join(LAYER_METHODS)
-    raise UnknownMethodError(f"unknown layer method {name!r}; {hint}known: {known}")
+    return named("layer method", name, LAYER_METHODS)

@@ -3,9 +3,6 @@
 Adding a method: write its file with one `Method`, and add it to the tuple below.
 """
 
-import difflib
-
-from lvlm_prune.errors import UnknownMethodError
 from lvlm_prune.methods import (
     agilepruner,
     cdpruner,
@@ -27,6 +24,7 @@ from lvlm_prune.methods import (
     vtc_cls,
 )
 from lvlm_prune.methods.contract import EncoderShape, Method, Selection
+from lvlm_prune.names import named
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -65,8 +63,4 @@ def method_named(name: str) -> Method:
     Raises:
         UnknownMethodError: no such method; the message names the nearest one and all others.
     """
-    if name in METHODS:
-        return METHODS[name]
-    near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UnknownMethodError(f"unknown method {name!r}; {hint}known: {', '.join(METHODS)}")
+    return named("method", name, METHODS)

@@ -3,9 +3,7 @@
 Adding one: write its file with one `Reweighter`, and add it to the tuple below.
 """
 
-import difflib
-
-from lvlm_prune.errors import UnknownMethodError
+from lvlm_prune.names import named
 from lvlm_prune.reweight import gift, headguide, ilvad, pai, paint, restore, var, vcd, vhr
 from lvlm_prune.reweight.contract import Reweighter
 
@@ -31,8 +29,4 @@ def reweighter_named(name: str) -> Reweighter:
     Raises:
         UnknownMethodError: no such reweighter; the message names the nearest one and all others.
     """
-    if name in REWEIGHTERS:
-        return REWEIGHTERS[name]
-    near = difflib.get_close_matches(name, REWEIGHTERS, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UnknownMethodError(f"unknown reweighter {name!r}; {hint}known: {', '.join(REWEIGHTERS)}")
+    return named("reweighter", name, REWEIGHTERS)
