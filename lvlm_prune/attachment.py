@@ -8,7 +8,6 @@ level but the registered name of the tap's attention function.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import nn
 
 from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.config import PruneConfig
+from lvlm_prune.detachable import Detachable
 from lvlm_prune.errors import AlreadyAttachedError, NoReportError
 from lvlm_prune.inside import wanted_marks
 from lvlm_prune.layers.stage import LayerStage
@@ -25,8 +25,6 @@ from lvlm_prune.question import ClipEmbedder
 from lvlm_prune.report import PruneReport
 from lvlm_prune.reweight.engine import Reweighting
 from lvlm_prune.splice import Plan
-
-_ATTRIBUTE = "_lvlm_prune"
 
 
 def attach(
@@ -117,7 +115,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model if inner is None else unwrap(inner())
 
 
-class Attachment:
+class Attachment(Detachable):
     """Everything that is attached to one model.
 
     Args:
@@ -127,6 +125,9 @@ class Attachment:
         sink_rule: see `attach`.
     """
 
+    mark = "_lvlm_prune"
+    called = "attachment"
+
     def __init__(
         self,
         model: Any,
@@ -134,13 +135,13 @@ class Attachment:
         clip: ClipEmbedder | None = None,
         sink_rule: SinkRule | None = None,
     ) -> None:
-        if _ATTRIBUTE in model.__dict__:
-            current = model.__dict__[_ATTRIBUTE].config
+        if self.mark in model.__dict__:
+            current = model.__dict__[self.mark].config
             raise AlreadyAttachedError(
                 f"this model has {current.summary()} attached already; call detach() on that "
                 "attachment first"
             )
-        self.model = model
+        super().__init__(model)
         self.config = config
         self.pruning: Pruning | None = None
         self.layers: LayerStage | None = None
@@ -150,7 +151,7 @@ class Attachment:
         except BaseException:
             self._detach_parts()
             raise
-        model.__dict__[_ATTRIBUTE] = self
+        model.__dict__[self.mark] = self
 
     def _attach(self, clip: ClipEmbedder | None, sink_rule: SinkRule | None) -> None:
         """Attach the parts that the config names."""
@@ -203,9 +204,9 @@ class Attachment:
 
     def detach(self) -> None:
         """Undo everything, in reverse order. Calling it again does nothing."""
-        if self.model.__dict__.get(_ATTRIBUTE) is not self:
+        if not self.attached:
             return
-        del self.model.__dict__[_ATTRIBUTE]
+        del self.model.__dict__[self.mark]
         self._detach_parts()
 
     def _detach_parts(self) -> None:
@@ -213,16 +214,3 @@ class Attachment:
         for part in (self.reweighting, self.pruning, self.layers):
             if part is not None:
                 part.detach()
-
-    def __enter__(self) -> "Attachment":
-        if self.model.__dict__.get(_ATTRIBUTE) is not self:
-            raise RuntimeError("this attachment is detached; call attach(model, ...) again")
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.detach()

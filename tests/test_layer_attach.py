@@ -148,7 +148,7 @@ def test_a_second_stage_is_refused():
         with pytest.raises(AlreadyAttachedError, match=r"fastv 2:3\).*detach\(\)"):
             LayerStage(model, "fastv")
         assert traces(model) == attached
-    with pytest.raises(RuntimeError, match="attach them again"), stage:
+    with pytest.raises(RuntimeError, match="layer stage is detached"), stage:
         pass
     LayerStage(model, "fastv").detach()
 

@@ -11,7 +11,6 @@ itself everything that comes with the images is the prompt. Prompts in chunks ar
 """
 
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 from lvlm_prune.decoder import Decoder
 from lvlm_prune.decoder_call import DecoderCall
 from lvlm_prune.decoder_hooks import DecoderHooks, join, leave
+from lvlm_prune.detachable import Detachable
 from lvlm_prune.errors import AlreadyAttachedError
 from lvlm_prune.last_report import LastReport
 from lvlm_prune.layers.ahead import projected_ahead
@@ -39,8 +39,6 @@ from lvlm_prune.layers.report import LayerReport
 from lvlm_prune.layers.schedule import LayerSchedule
 from lvlm_prune.llm_sinks import SinkRule, sink_rule_for, split_sinks
 from lvlm_prune.tap import AttentionCall
-
-_ATTRIBUTE = "_lvlm_prune_layers"
 
 
 @dataclass
@@ -72,7 +70,7 @@ class StagePass:
     arguments: dict[Any, Any] = field(default_factory=dict)
 
 
-class LayerStage:
+class LayerStage(Detachable):
     """Stages inside the LLM of one model, until they are detached.
 
     Args:
@@ -85,19 +83,22 @@ class LayerStage:
             the message; nothing is changed then.
     """
 
+    mark = "_lvlm_prune_layers"
+    called = "layer stage"
+
     def __init__(
         self,
         model: Any,
         schedule: LayerSchedule | dict[str, Any] | str,
         sink_rule: SinkRule | None = None,
     ) -> None:
-        current = model.__dict__.get(_ATTRIBUTE)
+        current = model.__dict__.get(self.mark)
         if current is not None:
             raise AlreadyAttachedError(
                 f"this model already has stages inside the LLM ({current.schedule.label()}); call "
                 "detach() on them first"
             )
-        self.model = model
+        super().__init__(model)
         self.schedule = LayerSchedule.of(schedule)
         decoder = Decoder(model)
         width = decoder.config.hidden_size
@@ -111,7 +112,7 @@ class LayerStage:
         self._observer = LayerObserver(decoder, self.plan)
         self._hooks: DecoderHooks = join(model, self, first=True)
         self._observer.install(self._hooks)
-        model.__dict__[_ATTRIBUTE] = self
+        model.__dict__[self.mark] = self
 
     @property
     def report(self) -> LayerReport:
@@ -124,24 +125,11 @@ class LayerStage:
 
     def detach(self) -> None:
         """Undo everything. Calling it again does nothing."""
-        if self.model.__dict__.get(_ATTRIBUTE) is not self:
+        if not self.attached:
             return
-        del self.model.__dict__[_ATTRIBUTE]
+        del self.model.__dict__[self.mark]
         self._observer.remove()
         leave(self.model, self)
-
-    def __enter__(self) -> "LayerStage":
-        if self.model.__dict__.get(_ATTRIBUTE) is not self:
-            raise RuntimeError("these stages are detached; attach them again")
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.detach()
 
     def begin(self, call: DecoderCall) -> None:
         """Number the images of a pass."""

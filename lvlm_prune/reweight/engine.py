@@ -14,7 +14,6 @@ in one pass, and in a later turn the new columns are measured among themselves.
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from torch import Tensor
 from lvlm_prune.decoder import Decoder
 from lvlm_prune.decoder_call import DecoderCall
 from lvlm_prune.decoder_hooks import DecoderHooks, Output, join, leave
+from lvlm_prune.detachable import Detachable
 from lvlm_prune.errors import AlreadyAttachedError, UnsupportedModelError
 from lvlm_prune.generate_chain import unwrap_generate, wrap_generate
 from lvlm_prune.llm_sinks import SinkRule, sink_rule_for
@@ -35,8 +35,6 @@ from lvlm_prune.reweight.registry import reweighter_named
 from lvlm_prune.reweight.rows import kernel_rows, weighted_values
 from lvlm_prune.reweight.run import OBSERVE, current_run
 from lvlm_prune.tap import AttentionCall
-
-_ATTRIBUTE = "_lvlm_prune_reweight"
 
 
 @dataclass
@@ -60,7 +58,7 @@ class ReweightPass:
     rows: dict[Any, ChangedRows] = field(default_factory=dict)
 
 
-class Reweighting:
+class Reweighting(Detachable):
     """Reweighted attention of one model's LLM, until it is detached.
 
     Args:
@@ -73,19 +71,22 @@ class Reweighting:
             the message; nothing is changed then.
     """
 
+    mark = "_lvlm_prune_reweight"
+    called = "reweighting"
+
     def __init__(
         self,
         model: Any,
         config: ReweightConfig | dict[str, Any] | str,
         sink_rule: SinkRule | None = None,
     ) -> None:
-        current = model.__dict__.get(_ATTRIBUTE)
+        current = model.__dict__.get(self.mark)
         if current is not None:
             raise AlreadyAttachedError(
                 f"this model's attention is already reweighted by {current.config.label()!r}; call "
                 "detach() on that first"
             )
-        self.model = model
+        super().__init__(model)
         self.config = ReweightConfig.of(config)
         self.method = reweighter_named(self.config.method)
         self.options = self.config.complete()
@@ -103,28 +104,15 @@ class Reweighting:
         self._hooks: DecoderHooks = join(model, self)
         self._generate = ReweightedGenerate(self)
         wrap_generate(model, self._generate)
-        model.__dict__[_ATTRIBUTE] = self
+        model.__dict__[self.mark] = self
 
     def detach(self) -> None:
         """Undo everything. Calling it again does nothing."""
-        if self.model.__dict__.get(_ATTRIBUTE) is not self:
+        if not self.attached:
             return
-        del self.model.__dict__[_ATTRIBUTE]
+        del self.model.__dict__[self.mark]
         unwrap_generate(self.model, self._generate)
         leave(self.model, self)
-
-    def __enter__(self) -> "Reweighting":
-        if self.model.__dict__.get(_ATTRIBUTE) is not self:
-            raise RuntimeError("this reweighting is detached; attach it again")
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.detach()
 
     def begin(self, call: DecoderCall) -> None:
         """See whether there is anything to look at."""
