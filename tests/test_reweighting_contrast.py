@@ -240,19 +240,26 @@ def test_later_turns(config):
 
 
 @METHODS
-def test_another_answer_between_two_steps_changes_nothing(config):
-    """The model remembers rotary positions of its last call, which may be another thread's."""
+def test_steps_neither_read_nor_write_what_the_model_remembers_of_positions(config):
+    """It is of the model's last call, which may be another thread's."""
     family = FAMILIES["qwen2_5_vl"]
-    model, inputs = family.model(), family.prompts("tit", "ttitti")
+    model, inputs, seen = family.model(), family.prompts("tit", "ttitti"), []
     expected, _ = scored("qwen2_5_vl", config, inputs)
 
-    def interrupted(ids: Tensor, scores: Tensor) -> Tensor:
+    def another_call(ids: Tensor, scores: Tensor) -> Tensor:
         model.base_model.rope_deltas = torch.tensor([[-3]])
         return scores
 
-    found, _ = scored("qwen2_5_vl", config, inputs, logits_processor=[interrupted])
+    def look(*_) -> None:
+        seen.append(model.base_model.rope_deltas.tolist())
+
+    hook = model.get_decoder().register_forward_pre_hook(look)
+    found, _ = scored("qwen2_5_vl", config, inputs, logits_processor=[another_call])
+    hook.remove()
     assert torch.equal(found, expected)
-    assert model.base_model.rope_deltas.tolist() == [[-3]]
+    # The prompts of both branches, and three steps of each.
+    assert len(seen) == 8
+    assert seen[2:] == [[[-3]]] * 6
 
 
 @pytest.mark.parametrize("name", sorted({"idefics3", "smolvlm"} & set(GENERIC)))
