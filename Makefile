@@ -32,8 +32,9 @@ inside: .venv/ready
 	$(BIN)/lvlm-prune eval --benchmark probe --model $(MODELS) --method identity,visionzip --keep 0.25 \
 		--layers all@1:12 --reweight all,var:official_code,pai:code --captions --out $(OUT)/inside
 
+# One process a core; any test file also runs alone, with `pytest FILE`.
 test: .venv/ready
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -54,12 +55,12 @@ wheel: .venv/ready
 # The same tests on the oldest transformers of the range.
 .venv-lowest/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/pip install --quiet "$(TORCH)" "transformers==5.18.0" pytest matplotlib
+	.venv-lowest/bin/pip install --quiet "$(TORCH)" "transformers==5.18.0" pytest pytest-xdist matplotlib
 	.venv-lowest/bin/pip install --quiet --editable .
 	touch $@
 
 lowest: .venv-lowest/ready
-	.venv-lowest/bin/pytest
+	.venv-lowest/bin/pytest --numprocesses auto --dist loadfile
 
 # The tests of the clip extra, alone: open_clip brings torchvision, whose registry build brings the
 # CUDA torch and breaks transformers beside any other. So neither resolves dependencies here.
