@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import typer
+from PIL import Image
 from torch import Tensor
 
 from lvlm_prune.adapters import adapter_for
@@ -89,7 +90,11 @@ def show_run(
     if layers is not None:
         typer.echo(str(layers))
     rows = views(picture, inputs, choice.tiles, loaded.processor.image_processor)
-    drawn = figure(config, f"{loaded.label}: {question}", rows, shown, choice, left)
+    _save(figure(config, f"{loaded.label}: {question}", rows, shown, choice, left), save)
+
+
+def _save(drawn: Image.Image | None, save: Path) -> None:
+    """Write the picture and say where it is, or why there is none."""
     if drawn is None:
         typer.echo("no picture: this model's visual tokens form no grid that is known")
         return
