@@ -31,6 +31,7 @@ class Row:
         same_as: run whose answer to the same prompt with exactly the same rows this is, or None.
         tokens: visual tokens at each decoder layer, with stages inside the LLM.
         words: text tokens of the prompt, with stages inside the LLM.
+        sinks: ViT sinks of the image and how many of them were kept, or None where nobody looked.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Row:
     same_as: str | None = None
     tokens: tuple[int, ...] = ()
     words: int = 0
+    sinks: tuple[int, int] | None = None
 
     def to_json(self) -> str:
         """One line without a line break."""
@@ -64,4 +66,5 @@ class Row:
         if unknown:
             raise ValueError(f"unknown keys {unknown} in a row of answers")
         lists = {name: tuple(values.get(name, ())) for name in ("items", "tokens")}
-        return cls(**{**values, **lists})
+        sinks = values.get("sinks")
+        return cls(**{**values, **lists, "sinks": None if sinks is None else tuple(sinks)})
