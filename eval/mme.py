@@ -1,20 +1,24 @@
-"""MME's official scores (Fu et al., arXiv 2306.13394; eval tool, calculation.py).
+"""MME: pairs of yes/no questions about images (Fu et al., arXiv 2306.13394).
 
 In: raw answers to pairs of questions about one image, one yes and one no, joined by image and never
-by line. Out: accuracy (share of right answers), accuracy+ (share of pairs with both right) and the
-task's score, their sum in percent, 0..200. An answer is lower-cased but not stripped; it
-is `yes` or `no` itself, or its first four characters contain `yes`, or else `no`; anything else
-is `other` and wrong.
+by line. Out: the official accuracy (share of right answers), accuracy+ (share of pairs with both
+right) and the score of one task, their sum in percent, 0..200. The rule itself, with those of other
+harnesses and for several tasks, is `SCORING` (`mme_scoring`).
 """
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from lvlm_prune.eval import parsers
+from lvlm_prune.eval.benchmark import Item
+from lvlm_prune.eval.mme_scoring import SCORING, incomplete, numbers_of, tally
+
+__all__ = ["SCORING", "MmeScore", "incomplete", "parse", "score"]
 
 
 @dataclass(frozen=True)
 class MmeScore:
-    """Scores of one task; shares are in 0..1.
+    """Official scores of one task; shares are in 0..1.
 
     Args:
         right: right answers.
@@ -31,17 +35,17 @@ class MmeScore:
     @property
     def accuracy(self) -> float:
         """Share of right answers."""
-        return self.right / (2 * self.pairs)
+        return self._number("acc") / 100
 
     @property
     def accuracy_plus(self) -> float:
         """Share of pairs with both answers right."""
-        return self.both / self.pairs
+        return self._number("acc_plus") / 100
 
     @property
     def score(self) -> float:
         """The task's score, 0..200; always yes and always no give 50."""
-        return 100 * (self.accuracy + self.accuracy_plus)
+        return self._number("score")
 
     def to_dict(self) -> dict[str, int | float]:
         """Counts and shares for a result file."""
@@ -49,18 +53,19 @@ class MmeScore:
         names = ("accuracy", "accuracy_plus", "score")
         return {**counts, **{name: getattr(self, name) for name in names}}
 
+    def _number(self, name: str) -> float:
+        """A number of the shared rule."""
+        return float(numbers_of(self.right, self.both, self.pairs)[name])
+
 
 def parse(answer: str) -> str:
     """Read an answer as `yes`, `no` or `other` by the official rule."""
-    answer = answer.lower()
-    if answer in ("yes", "no"):
-        return answer
-    start = answer[:4]
-    return "yes" if "yes" in start else "no" if "no" in start else "other"
+    said = parsers.mme_official(answer)
+    return said if said in (parsers.YES, parsers.NO) else "other"
 
 
 def score(rows: Iterable[tuple[str, str, str]]) -> MmeScore:
-    """Score one task.
+    """Score one task by the official rule.
 
     Args:
         rows: image, label (`yes` or `no`) and raw answer of every question, in any order.
@@ -68,18 +73,18 @@ def score(rows: Iterable[tuple[str, str, str]]) -> MmeScore:
     Raises:
         ValueError: an image without exactly one yes and one no question, or no rows at all.
     """
-    pairs: dict[str, dict[str, str]] = defaultdict(dict)
-    for image, label, answer in rows:
-        if label in pairs[image]:
-            raise ValueError(f"image {image} has two questions with the label {label!r}")
-        pairs[image][label] = parse(answer)
-    lonely = [image for image, said in pairs.items() if set(said) != {"yes", "no"}]
-    if lonely or not pairs:
+    listed = list(rows)
+    items = [
+        Item(str(number), image, "", label, "mme", "all")
+        for number, (image, label, _) in enumerate(listed)
+    ]
+    answers = [answer for _, _, answer in listed]
+    lonely = [name.removeprefix("all/") for name in incomplete(items, answers)]
+    if lonely or not items:
         raise ValueError(f"each image needs one yes and one no question; without: {lonely[:5]}")
-    right = [[label == said for label, said in pair.items()] for pair in pairs.values()]
-    return MmeScore(
-        right=sum(map(sum, right)),
-        both=sum(map(all, right)),
-        pairs=len(pairs),
-        other=sum(said == "other" for pair in pairs.values() for said in pair.values()),
-    )
+    counted = tally(items, answers)
+    total = dict(zip(counted.columns, map(int, counted.total), strict=True))
+    cells = {name: total[f"all/{name}"] for name in ("right", "both", "pairs")}
+    if len(counted.units) != cells["pairs"]:
+        raise ValueError("an image has two questions with the same label")
+    return MmeScore(**cells, other=total["said/unparsed"] + total["said/empty"])
