@@ -10,29 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lvlm_prune.eval.benchmark import Item
+
 POPE_SPLITS = ("random", "popular", "adversarial")
 MME_TASKS = ("existence", "count", "position", "color", "relation")
-
-
-@dataclass(frozen=True)
-class Item:
-    """One line of a benchmark file.
-
-    Args:
-        id: unique name of the line, such as `pope/random/12`.
-        image: file name of the image.
-        question: text of the question.
-        label: `yes` or `no`.
-        benchmark: `pope` or `mme`.
-        split: POPE split or MME task.
-    """
-
-    id: str
-    image: str
-    question: str
-    label: str
-    benchmark: str
-    split: str
 
 
 @dataclass(frozen=True)
@@ -73,7 +54,8 @@ def load_probe(folder: Path, limit: int | None = None) -> Probe:
         if item.id in seen:
             raise ValueError(f"{item.id} appears twice in {folder}")
         seen.add(item.id)
-    images = list(dict.fromkeys(item.image for item in items))[:limit]
+    named = dict.fromkeys(item.image for item in items if item.image is not None)
+    images = list(named)[:limit]
     used = set(images)
     return Probe([item for item in items if item.image in used], images, folder / "images")
 
