@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 OUT ?= runs
 
-.PHONY: run table inside speed shares inside-speed test lowest clip lint types wheel pictures clean
+.PHONY: run table inside speed shares inside-speed test lowest clip lmms lint types wheel pictures clean
 
 # torch goes first and alone, so that no other package pulls another build of it.
 .venv/ready: pyproject.toml
@@ -76,6 +76,18 @@ TORCHVISION ?= torchvision==0.28.0
 clip: .venv-clip/ready
 	LVLM_PRUNE_CLIP=1 .venv-clip/bin/pytest --confcutdir=tests/clip_extra tests/clip_extra
 
+# The tests with lmms-eval, alone: its own dependencies bring torchvision, and with it a CUDA torch.
+LMMS_EVAL ?= lmms-eval==0.7.3
+.venv-lmms/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-lmms
+	.venv-lmms/bin/pip install --quiet "$(TORCH)"
+	.venv-lmms/bin/pip install --quiet --editable ".[lmms-eval]" pytest
+	.venv-lmms/bin/pip install --quiet --no-deps "$(LMMS_EVAL)"
+	touch $@
+
+lmms: .venv-lmms/ready
+	LVLM_PRUNE_LMMS=1 .venv-lmms/bin/pytest tests/integrations_extra
+
 speed: .venv/ready
 	$(BIN)/lvlm-prune speed --out $(OUT)/speed
 
@@ -100,4 +112,4 @@ pictures: run table inside speed shares inside-speed
 		--reweight-speed $(OUT)/reweight-speed --layers-speed $(OUT)/layers-speed
 
 clean:
-	rm -rf .venv .venv-lowest .venv-clip build runs
+	rm -rf .venv .venv-lowest .venv-clip .venv-lmms build runs

@@ -1,0 +1,1 @@
+"""Pruned models inside other evaluation harnesses; see the README of this folder."""
