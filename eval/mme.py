@@ -3,7 +3,8 @@
 In: raw answers to pairs of questions about one image, one yes and one no, joined by image and never
 by line. Out: the official accuracy (share of right answers), accuracy+ (share of pairs with both
 right) and the score of one task, their sum in percent, 0..200. The rule itself, with those of other
-harnesses and for several tasks, is `SCORING` (`mme_scoring`).
+harnesses and for several tasks, is `SCORING` (`mme_scoring`); `load` reads the release, text files
+and parquet files (`mme_files`).
 """
 
 from collections.abc import Iterable
@@ -11,9 +12,10 @@ from dataclasses import dataclass
 
 from lvlm_prune.eval import parsers
 from lvlm_prune.eval.benchmark import Item
+from lvlm_prune.eval.mme_files import load
 from lvlm_prune.eval.mme_scoring import SCORING, incomplete, numbers_of, tally
 
-__all__ = ["SCORING", "MmeScore", "incomplete", "parse", "score"]
+__all__ = ["SCORING", "MmeScore", "incomplete", "load", "parse", "score"]
 
 
 @dataclass(frozen=True)

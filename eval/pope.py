@@ -2,7 +2,7 @@
 
 In: labels and raw answers, paired by the caller through question ids, never by line. Out: the
 official counts and the five numbers of one split. The rule itself, with those of other harnesses
-and for several splits, is `SCORING` (`pope_scoring`).
+and for several splits, is `SCORING` (`pope_scoring`); `load` reads question files (`pope_files`).
 An empty answer counts as yes, so how many answers name neither word is counted too.
 """
 
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from lvlm_prune.eval import parsers
 from lvlm_prune.eval.benchmark import OFFICIAL, Item
+from lvlm_prune.eval.pope_files import load
 from lvlm_prune.eval.pope_scoring import NUMBERS, SCORING, numbers_of, tally
 
-__all__ = ["SCORING", "PopeScore", "parse", "score"]
+__all__ = ["SCORING", "PopeScore", "load", "parse", "score"]
 
 CELLS = ("tp", "fp", "tn", "fn")
 
