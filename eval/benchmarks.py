@@ -189,8 +189,9 @@ def first_images(benchmark: Benchmark, limit: int, together: str | None = None) 
     """
     images: dict[str, set[str]] = {}
     for item in benchmark.items:
-        own = () if item.image is None else (item.image,)
-        images.setdefault(_group(item, together), set()).update(own)
+        own = images.setdefault(_group(item, together), set())
+        if item.image is not None:
+            own.add(item.image)
     used: set[str] = set()
     count = 0
     for group, own in images.items():
