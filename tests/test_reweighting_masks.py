@@ -116,6 +116,12 @@ def test_layers_that_forget_are_refused():
         assert "generate" not in model.__dict__
 
 
+def test_layers_that_forget_do_not_matter_to_logits():
+    for _, model in windowed():
+        with Reweighting(model, "vcd") as reweighting:
+            assert not reweighting.edited | reweighting.observed
+
+
 def called(dtype: torch.dtype, mask, size: float = 1.0) -> tuple[AttentionCall, torch.nn.Module]:
     """Attention of 6 rows over 8 keys by a tapped module."""
     module = CAUSAL["llava"].model().get_decoder().layers[0].self_attn

@@ -93,11 +93,13 @@ class Reweighting(Detachable):
         decoder = Decoder(model, "reweighting is not possible here")
         width = decoder.config.hidden_size
         self.sink_rule = sink_rule_for(sink_rule, decoder.depth, width)
-        self._check(decoder)
         self.depth = decoder.depth
         attends = set(decoder.attends())
         self.edited = self._attending(attends, self.method.layers, "edits")
         self.observed = self._attending(attends, self.method.observed, "observes")
+        # A method that only contrasts logits has no rows whose masks it must know.
+        if self.edited or self.observed:
+            self._check(decoder)
         self.tokens = self.method.pre_run(self.options) if self.method.pre_run else 0
         self.contrast = self.method.contrast(self.options) if self.method.contrast else None
         self.placeholders = decoder.placeholders
