@@ -4,7 +4,8 @@ In: captions and the objects of each scene (`scenes.json`). Out: CHAIR_s, the sh
 a made-up object, and CHAIR_i, the share of mentions that are made up (Rohrbach et al., arXiv
 1809.02156), with the share of the scene's classes that are named and the mentions of a caption. As
 in the official code every mention counts, also a repeated one. Its list of synonyms has no use
-here: the bundled models know one word for a class, and its plural. Numbers are not judged.
+here: the bundled models know one word for a class, and its plural. Numbers are not judged. The
+counting is that of `chair_scoring`, with a vocabulary of its own.
 
 The same captions scored against the next scene say what naming things blindly would give.
 """
@@ -19,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lvlm_prune.eval.benchmark import Scoring
+from lvlm_prune.eval.chair_scoring import chair_scoring, count
 from lvlm_prune.eval.probe import Item
 
 REQUEST = "Describe this image."
@@ -40,8 +43,11 @@ class Scenes:
 
     def mentions(self, caption: str) -> list[str]:
         """The classes that a caption names, in order, each as often as it is named."""
-        words = re.findall(r"[a-z]+", caption.lower())
-        return [name for word in words if (name := self._class(word)) is not None]
+        return [name for word in _words(caption) if (name := self._class(word)) is not None]
+
+    def length(self, caption: str) -> int:
+        """Words of a caption."""
+        return len(_words(caption))
 
     def _class(self, word: str) -> str | None:
         """The class of a word in singular or plural."""
@@ -117,6 +123,15 @@ def caption_items(images: Sequence[str]) -> list[Item]:
     return [Item(f"caption/{image}", image, REQUEST, "", "caption", "caption") for image in images]
 
 
+def caption_scoring(scenes: Scenes) -> Scoring:
+    """CHAIR's scoring rule with the words and the objects of the scenes.
+
+    Raises:
+        KeyError: in its tally, for an image that is no scene.
+    """
+    return chair_scoring("caption", scenes, lambda item: scenes.present[str(item.image)])
+
+
 def score_captions(captions: Sequence[str], images: Sequence[str], scenes: Scenes) -> CaptionScore:
     """Score one caption of each image.
 
@@ -132,9 +147,8 @@ def score_captions(captions: Sequence[str], images: Sequence[str], scenes: Scene
         raise ValueError(f"{len(captions)} captions but {len(images)} images")
     rows = []
     for caption, image in zip(captions, images, strict=True):
-        named, there = scenes.mentions(caption), scenes.present[image]
-        made_up = sum(name not in there for name in named)
-        rows.append((len(named), made_up, len(there), len(there.intersection(named))))
+        mentions, made_up, _, there, found = count(scenes.mentions(caption), scenes.present[image])
+        rows.append((mentions, made_up, there, found))
     columns = np.asarray(rows, dtype=np.int64).reshape(-1, 4).T
     return CaptionScore(*columns)
 
@@ -195,3 +209,8 @@ class Captioned:
     def to_dict(self) -> dict[str, Any]:
         """Numbers for a result file."""
         return {**self.score.to_dict(), "against_next_image": self.blind.to_dict()}
+
+
+def _words(caption: str) -> list[str]:
+    """Runs of letters, in lower case."""
+    return re.findall(r"[a-z]+", caption.lower())
