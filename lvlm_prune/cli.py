@@ -1,4 +1,4 @@
-"""The command line: run, inspect, eval, speed, calibrate, methods, models.
+"""The command line: run, inspect, eval, score, speed, calibrate, methods, models.
 
 Commands live in `lvlm_prune.commands`, which import what they need when they run, so `--help`
 answers at once. Mistakes of the user end in one sentence on stderr and exit code 1, never in a
@@ -14,6 +14,7 @@ from lvlm_prune.commands.eval import evaluate
 from lvlm_prune.commands.inspect import inspect
 from lvlm_prune.commands.listings import methods, models
 from lvlm_prune.commands.run import run
+from lvlm_prune.commands.score import score
 from lvlm_prune.commands.speed import speed
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(inspect)
 app.command("eval")(evaluate)
+app.command()(score)
 app.command()(speed)
 app.command()(calibrate)
 app.command()(methods)

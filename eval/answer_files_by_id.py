@@ -1,0 +1,39 @@
+"""Answers by id in JSON Lines, as MMVP's code and most people's own loops write them.
+
+In: records with an id under one of its usual names, and the answer under one of its. MMVP keeps the
+right answer under `answer` and the model's under `response`, so `answer` is asked last.
+"""
+
+from lvlm_prune.eval.answer_files_contract import (
+    ID_KEYS,
+    Answer,
+    Record,
+    RecordFormat,
+    id_of,
+    optional,
+    text_of,
+)
+
+IDS = (*ID_KEYS, "filename")
+TEXTS = ("response", "prediction", "model_prediction", "model_answer", "output", "text", "answer")
+
+
+def fits(record: Record) -> bool:
+    """Something that names the question and something that answers it, and no label."""
+    named = any(key in record for key in IDS)
+    labelled = any(key in record for key in ("label", "gt_answer", "truth", "sweep"))
+    return named and any(key in record for key in TEXTS) and not labelled
+
+
+def read(record: Record, place: str) -> Answer:
+    """The answer of one record."""
+    return Answer(
+        text_of(record, TEXTS, place),
+        place,
+        id=id_of(record, IDS, place),
+        question=optional(record, "prompt", "question"),
+        split=optional(record, "category", "dimension"),
+    )
+
+
+FORMAT = RecordFormat("by-id", '{"id": ..., "response": ...}', fits, read)

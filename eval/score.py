@@ -1,0 +1,280 @@
+"""Scores of answer files that people already have, under every harness's rule side by side.
+
+In: a benchmark's labels and a file of answers. Out: one JSON-ready object: how many lines were
+answered, what the answers say, and the numbers in the layout of the official script, for several
+parsers below `parsers`. Reading is `answer_files`, joining `join`, and the rules are the `Scoring`s
+of the benchmarks. Where the official script divides by zero the number is 0 and a note says so.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lvlm_prune.eval.answer_files import MME, read_answers
+from lvlm_prune.eval.answer_files_contract import AnswerFile
+from lvlm_prune.eval.answer_files_mme import fewer_images, refuse_missing_tasks
+from lvlm_prune.eval.benchmark import OFFICIAL, Benchmark, Scoring, Tally
+from lvlm_prune.eval.benchmarks import benchmark_named, load_benchmark
+from lvlm_prune.eval.join import Joined, join
+from lvlm_prune.eval.mme_scoring import TASKS, incomplete
+from lvlm_prune.eval.score_error import ScoreError
+
+ALL = "all"
+SAYS = ("yes", "no", "unparsed", "empty")
+MERGED = "amber"  # whose two rules the official script prints as one object
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to score.
+
+    Args:
+        benchmark: its name, such as `pope`.
+        answers: a file of answers, or MME's folder.
+        labels: the benchmark's questions with labels; None where the answers hold them (MME's
+            folder) or the package does (the probe).
+        parser: a name, or `all`.
+        subset: a part of the benchmark, as its loader names it.
+        allow_partial: score what is there.
+    """
+
+    benchmark: str
+    answers: Path
+    labels: Path | None = None
+    parser: str = OFFICIAL
+    subset: str | None = None
+    allow_partial: bool = False
+
+
+def score(request: Request) -> dict[str, Any]:
+    """Score a file of answers.
+
+    Returns:
+        `benchmark`, `parser`, `n` answered of `total` lines, `counts` of what the answers say,
+        `notes`, the official layout, and `parsers` for `all`.
+
+    Raises:
+        ScoreError: the answers cannot be scored; its `name` says why.
+    """
+    try:
+        name = benchmark_named(request.benchmark).name
+    except ValueError as error:
+        raise ScoreError("unknown_benchmark", str(error)) from error
+    if request.labels is not None and name != MME and _same(request.labels, request.answers):
+        raise ScoreError(
+            "labels_as_answers", f"{request.answers} is the file of the labels; pass the answers"
+        )
+    file = read_answers(request.answers, name)
+    if not file.answers:
+        raise ScoreError("empty_file", f"{request.answers} holds no answers to {name}")
+    benchmark = _labels(name, request, file)
+    joined = join(benchmark, file, request.allow_partial)
+    if name == MME and file.format == MME and _labels_itself(request):
+        tasks = [task for task in TASKS if task in _asked(request, benchmark)]
+        joined = replace(joined, notes=(*joined.notes, *fewer_images(file.answers, tasks)))
+    return score_joined(benchmark, joined, request)
+
+
+def score_joined(benchmark: Benchmark, joined: Joined, request: Request) -> dict[str, Any]:
+    """Score lines that have their answers.
+
+    Raises:
+        ScoreError: no answers at all (`nothing_answered`), a parser that there is not
+            (`unknown_parser`), or lines that cannot be scored (`incomplete_pair`,
+            `nothing_parsed`).
+    """
+    answered = sum(text is not None for text in joined.texts)
+    if not answered:
+        raise ScoreError("nothing_answered", f"all {len(joined.texts)} calls failed")
+    parts = _parts(benchmark, joined)
+    wanted = _wanted(request.parser, [scoring for scoring, _ in parts.values()])
+    for scoring, part in parts.values():
+        _refuse_unscorable(scoring, part, wanted, request.allow_partial)
+    found = {parser: _numbers(parts, joined, parser) for parser in wanted}
+    first = wanted[0]
+    notes = [*joined.notes, *_notes(joined, found[first], parts)]
+    result = {
+        "benchmark": benchmark.name,
+        "parser": request.parser,
+        "n": answered,
+        "total": joined.total,
+        "counts": found[first]["counts"],
+        "notes": notes,
+        **{name: value for name, value in found[first].items() if name != "counts"},
+    }
+    if request.parser == ALL:
+        result["parsers"] = found
+    return _finite(result)
+
+
+Parts = Mapping[str, tuple[Scoring, Joined]]
+
+
+def _parts(benchmark: Benchmark, joined: Joined) -> Parts:
+    """The answered lines of each scoring rule."""
+    parts = {}
+    for key, scoring in benchmark.scorings.items():
+        places = [place for place, item in enumerate(joined.items) if item.benchmark == key]
+        if places:
+            items = tuple(joined.items[place] for place in places)
+            texts = tuple(joined.texts[place] for place in places)
+            parts[key] = (scoring, Joined(items, texts, joined.total, joined.surplus))
+    return parts
+
+
+def _wanted(parser: str, scorings: Sequence[Scoring]) -> list[str]:
+    """The parsers to score with, the one whose numbers stand at the top first."""
+    known = list(dict.fromkeys(name for scoring in scorings for name in scoring.parsers))
+    if parser == ALL:
+        return known
+    if parser not in known:
+        raise ScoreError(
+            "unknown_parser", f"no parser {parser!r} here; there are {', '.join(known)}, {ALL}"
+        )
+    return [parser]
+
+
+def _numbers(parts: Parts, joined: Joined, parser: str) -> dict[str, Any]:
+    """Counts and the layout of one parser; rules that do not know it use the official one."""
+    counts: Counter[str] = Counter()
+    layouts: dict[str, dict[str, Any]] = {}
+    for key, (scoring, part) in parts.items():
+        own = parser if parser in scoring.parsers else OFFICIAL
+        tally = scoring.tally(part.items, part.texts, own)
+        counts.update(_says(scoring, part, tally, own))
+        values = {
+            name: float(value)
+            for name, value in scoring.metrics(tally.columns, tally.total, own).items()
+        }
+        layouts[key] = scoring.layout(values)
+        if joined.surplus and key == "pope" and own == OFFICIAL:
+            layouts[key]["yes_ratio"] = _yes_ratio(scoring, part)
+    says = {name: counts[name] for name in SAYS}
+    says["error"] = sum(text is None for text in joined.texts)
+    if len(layouts) == 1 or all(key.startswith(MERGED) for key in layouts):
+        numbers = {name: value for each in layouts.values() for name, value in each.items()}
+        return {"counts": says, **numbers}
+    return {"counts": says, **layouts}
+
+
+def _says(scoring: Scoring, part: Joined, tally: Tally, parser: str) -> dict[str, int]:
+    """How many answers say yes, no, neither or nothing.
+
+    Where the rule counts this itself its counts are taken: POPE's script reads an answer without
+    either word as a yes, and here it is still `unparsed`.
+    """
+    sums = dict(zip(tally.columns, tally.total.tolist(), strict=True))
+    if "said/unparsed" in sums:
+        return {name: int(sums.get(f"said/{name}", 0)) for name in SAYS}
+    said = Counter(
+        scoring.parse(item, text, parser) if text.strip() else "empty"
+        for item, text in zip(part.items, part.texts, strict=True)
+        if text is not None
+    )
+    return {name: said[name] for name in SAYS}
+
+
+def _yes_ratio(scoring: Scoring, part: Joined) -> float:
+    """POPE's share of yes, whose script counts the answers after the last line too."""
+    texts = [text for text in (*part.texts, *part.surplus) if text is not None]
+    return sum(scoring.parse(part.items[0], text, OFFICIAL) == "yes" for text in texts) / len(texts)
+
+
+def _labels(name: str, request: Request, file: AnswerFile) -> Benchmark:
+    """The benchmark that the answers are to."""
+    itself = name == MME and file.format == MME and _labels_itself(request)
+    try:
+        benchmark = load_benchmark(
+            name, request.answers if itself else request.labels, request.subset
+        )
+    except (ValueError, TypeError, KeyError, OSError, ImportError) as error:
+        wrong = "missing_labels" if isinstance(error, FileNotFoundError) else "bad_labels"
+        raise ScoreError(wrong, str(error)) from error
+    if name == MME and file.format == MME and not request.allow_partial:
+        refuse_missing_tasks(file.answers, _asked(request, benchmark))
+    return benchmark
+
+
+def _refuse_unscorable(
+    scoring: Scoring, part: Joined, parsers: Sequence[str], allow_partial: bool
+) -> None:
+    """Name what MME's tool crashes on.
+
+    Raises:
+        ScoreError: a pair without one of its answers (`incomplete_pair`), or a task none of whose
+            answers is read (`nothing_parsed`).
+    """
+    if scoring.name != MME:
+        return
+    lonely = incomplete(part.items, part.texts)
+    if lonely and not allow_partial:
+        raise ScoreError(
+            "incomplete_pair",
+            f"images without one of their two answers: {len(lonely)}, such as "
+            f"{', '.join(lonely[:5])}; --allow-partial scores the other pairs",
+        )
+    if OFFICIAL in parsers:
+        read: dict[str, bool] = {}
+        for item, text in zip(part.items, part.texts, strict=True):
+            said = "" if text is None else scoring.parse(item, text, OFFICIAL)
+            read[item.split] = read.get(item.split, False) or said in ("yes", "no")
+        silent = [task for task, some in read.items() if not some]
+        if silent:
+            others = [name for name in scoring.parsers if name != OFFICIAL]
+            raise ScoreError(
+                "nothing_parsed",
+                f"no answer of {', '.join(silent)} begins with yes or no, where the official tool "
+                f"crashes; --parser {' or '.join(others)} reads more",
+            )
+
+
+def _notes(joined: Joined, numbers: Mapping[str, Any], parts: Parts) -> list[str]:
+    """What a reader has to know beside the numbers."""
+    notes = []
+    counts = numbers["counts"]
+    answered = sum(text is not None for text in joined.texts)
+    if answered < joined.total:
+        notes.append(f"{answered}/{joined.total} lines are scored; the others have no answer")
+    if counts["error"]:
+        notes.append(f"failed calls, left out of every number: {counts['error']}")
+    if "pope" in parts and counts["no"] == answered:
+        notes.append(
+            "no answer says yes: precision, recall and f1 are 0, where the official script divides "
+            "by zero"
+        )
+    for scoring, part in parts.values():
+        lonely = incomplete(part.items, part.texts) if scoring.name == MME else []
+        if lonely:
+            notes.append(f"incomplete pairs, left out: {len(lonely)} ({', '.join(lonely[:20])})")
+    return notes
+
+
+def _asked(request: Request, benchmark: Benchmark) -> tuple[str, ...]:
+    """MME's tasks that need an answer: all of them where a folder without labels is scored."""
+    if _labels_itself(request) and request.subset is None and request.answers.is_dir():
+        return TASKS
+    return tuple(dict.fromkeys(item.split for item in benchmark.items))
+
+
+def _labels_itself(request: Request) -> bool:
+    """Whether the answers hold their labels, as MME's files do."""
+    return request.labels is None or _same(request.labels, request.answers)
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths are the same file or folder."""
+    return one.resolve() == other.resolve()
+
+
+def _finite(value: Any) -> Any:
+    """A value of nothing but JSON: what is not a finite number is null."""
+    if isinstance(value, Mapping):
+        return {str(name): _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

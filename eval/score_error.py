@@ -1,0 +1,18 @@
+"""The one error of reading, joining and scoring answer files: a name and a sentence.
+
+Where an official script crashes, or goes on with answers that belong to other questions, `score`
+raises this instead.
+"""
+
+
+class ScoreError(ValueError):
+    """Answers that cannot be scored.
+
+    Args:
+        name: what is wrong, in snake_case, such as `null_answer`.
+        message: where it is wrong and the next step.
+    """
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
