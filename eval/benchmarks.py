@@ -27,6 +27,7 @@ class Entry:
         subsets: values of `--subset`.
         licence: of questions and images.
         loader: `module:function`, which takes data, subset and images.
+        images: where the official images come from.
         bundled: whether its files come with the package.
         together: name of the fact whose lines are scored together, besides those of one image.
     """
@@ -37,6 +38,7 @@ class Entry:
     subsets: str
     licence: str
     loader: str
+    images: str
     bundled: bool = False
     together: str | None = None
 
@@ -55,6 +57,7 @@ _ENTRIES = (
         subsets="pope, mme, caption, a split or a task, several with commas; all; pope,mme if none",
         licence="Apache-2.0, questions and images",
         loader="lvlm_prune.eval.probe_benchmark:load",
+        images="images/ of the probe",
         bundled=True,
     ),
     Entry(
@@ -65,6 +68,8 @@ _ENTRIES = (
         subsets="coco, aokvqa, gqa, legacy, or one split such as coco/random",
         licence="questions MIT; COCO images under the Flickr terms of each, not redistributable",
         loader="lvlm_prune.eval.pope:load",
+        images="COCO val2014 by name (images.cocodataset.org); for gqa, images.zip of GQA "
+        "(cs.stanford.edu/people/dorarad/gqa)",
     ),
     Entry(
         name="mme",
@@ -74,6 +79,8 @@ _ENTRIES = (
         subsets="hallucination, perception, cognition, or tasks, several with commas",
         licence="no redistribution, no commercial use: bring your own copy",
         loader="lvlm_prune.eval.mme:load",
+        images="on request at github.com/BradyFU/Awesome-Multimodal-Large-Language-Models, branch "
+        "Evaluation; the 110 of the hallucination subset are COCO's (images.cocodataset.org)",
     ),
     Entry(
         name="chair",
@@ -83,6 +90,7 @@ _ENTRIES = (
         subsets="none",
         licence="word lists BSD-2-Clause; COCO annotations CC BY 4.0, images as under pope",
         loader="lvlm_prune.eval.chair:load",
+        images="COCO by name (images.cocodataset.org)",
     ),
     Entry(
         name="amber",
@@ -92,6 +100,7 @@ _ENTRIES = (
         subsets="discriminative, generative, existence, attribute, relation, state, number, action",
         licence="Apache-2.0",
         loader="lvlm_prune.eval.amber:load",
+        images="AMBER.zip, linked from github.com/junyangwang0410/AMBER",
     ),
     Entry(
         name="hallusionbench",
@@ -101,6 +110,7 @@ _ENTRIES = (
         subsets="image, text, VD, VS, or categories such as chart, several with commas",
         licence="BSD-3-Clause",
         loader="lvlm_prune.eval.hallusionbench:load",
+        images="hallusion_bench.zip, linked from github.com/tianyi-lab/HallusionBench",
         together="set",
     ),
     Entry(
@@ -110,6 +120,7 @@ _ENTRIES = (
         subsets="original: answers as in the file, without the two pairs that were corrected",
         licence="MIT",
         loader="lvlm_prune.eval.mmvp:load",
+        images="'MMVP Images' of huggingface.co/datasets/MMVP/MMVP",
         together="pair",
     ),
     Entry(
@@ -120,6 +131,7 @@ _ENTRIES = (
         subsets="2D, 3D, or dimensions (folder names), several with commas",
         licence="code MIT, data CDLA-Permissive-2.0",
         loader="lvlm_prune.eval.do_you_see_me:load",
+        images="github.com/microsoft/Do-You-See-Me, in the folders of the dimensions",
     ),
 )
 BENCHMARKS: Mapping[str, Entry] = {entry.name: entry for entry in _ENTRIES}

@@ -15,6 +15,7 @@ from pathlib import Path
 from lvlm_prune.eval.benchmark import Benchmark, Item
 from lvlm_prune.eval.data_version import file_versions
 from lvlm_prune.eval.do_you_see_me_scoring import NAME, SCORING
+from lvlm_prune.eval.question_records import image_name, read_text
 
 __all__ = ["SCORING", "load"]
 
@@ -108,9 +109,8 @@ def _space(dimension: str) -> str:
 def _items(dimension: str, path: Path) -> Iterator[Item]:
     """The questions of one dimension."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows = list(csv.DictReader(io.StringIO(text), strict=True))
-    except (csv.Error, UnicodeDecodeError) as error:
+        rows = list(csv.DictReader(io.StringIO(read_text(path)), strict=True))
+    except csv.Error as error:
         raise ValueError(f"{path} is no table of questions: {error}") from error
     for number, row in enumerate(rows, 1):
         cells = {name: (row.get(name) or "").strip() for name in ("filename", "answer", "sweep")}
@@ -118,7 +118,7 @@ def _items(dimension: str, path: Path) -> Iterator[Item]:
         found = {**cells, "question": question}
         if missing := [name for name in ("filename", "question", "answer") if not found[name]]:
             raise ValueError(f"line {number} of {path} has no {', '.join(missing)}")
-        image = cells["filename"]
+        image = image_name(cells["filename"], f"line {number} of {path}")
         if image.endswith(".svg"):
             image = f"{image.removesuffix('.svg')}.png"
         yield Item(

@@ -6,16 +6,16 @@ edited ones, or without any, so a set stays together. How answers are read and c
 `hallusionbench_scoring`.
 """
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lvlm_prune.eval.benchmark import Benchmark, Item
 from lvlm_prune.eval.data_version import file_version
 from lvlm_prune.eval.hallusionbench_scoring import SCORING
+from lvlm_prune.eval.question_records import Record, image_name, read_records
 
-__all__ = ["SCORING", "from_records", "load"]
+__all__ = ["SCORING", "load"]
 FILE = "HallusionBench.json"
 NAMED = ("category", "subcategory", "set_id", "figure_id", "question_id")
 NEEDED = (*NAMED, "visual_input", "question", "gt_answer")
@@ -39,39 +39,11 @@ def load(data: Path, subset: str | None = None, images: Path | None = None) -> B
     path = data / FILE if data.is_dir() else data
     if not path.is_file():
         raise FileNotFoundError(f"{path} is absent; pass {FILE} or the folder that holds it")
-    try:
-        records = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON file: {error}") from error
-    version = {path.name: file_version(path)}
-    return from_records(records, str(path), version, images or path.parent, subset)
-
-
-def from_records(
-    records: object,
-    source: str,
-    version: Mapping[str, str],
-    folder: Path,
-    subset: str | None = None,
-) -> Benchmark:
-    """The benchmark that some records make.
-
-    Args:
-        records: a list of records with the keys of HallusionBench.json.
-        source: where they are from.
-        version: of the file.
-        folder: where the figures are, directly or in `hallusion_bench`.
-        subset: a part of them, as in `load`.
-
-    Raises:
-        ValueError: a broken record, a question that appears twice, or an unknown subset.
-    """
-    if not isinstance(records, list) or not records:
-        raise ValueError(f"{source} holds no list of questions; pass {FILE}")
-    items = [_item(record, f"record {number} of {source}") for number, record in enumerate(records)]
+    items = [_item(record, place) for place, record in read_records(path)]
     twice = [name for name, count in Counter(item.id for item in items).items() if count > 1]
     if twice:
-        raise ValueError(f"{', '.join(twice[:5])} appear more than once in {source}")
+        raise ValueError(f"{', '.join(twice[:5])} appear more than once in {path}")
+    folder = images or path.parent
     items = list(_chosen(items, subset))
     nested = folder / "hallusion_bench"
     root = nested if nested.is_dir() else folder
@@ -81,15 +53,13 @@ def from_records(
         files={item.image: root / item.image for item in items if item.image is not None},
         scorings={"hallusionbench": SCORING},
         longest={"hallusionbench": LONGEST},
-        version={**version, "subset": subset or "all"},
-        source=f"{len(items)} questions of HallusionBench from {source}, read by string match",
+        version={path.name: file_version(path), "subset": subset or "all"},
+        source=f"{len(items)} questions of HallusionBench from {path}, read by string match",
     )
 
 
-def _item(record: object, place: str) -> Item:
+def _item(record: Record, place: str) -> Item:
     """One question."""
-    if not isinstance(record, Mapping):
-        raise ValueError(f"{place} is {type(record).__name__}, not a record")
     if missing := [key for key in NEEDED if key not in record]:
         raise ValueError(f"{place} has no {', '.join(missing)}")
     label = {"1": "yes", "0": "no"}.get(str(record["gt_answer"]))
@@ -99,7 +69,7 @@ def _item(record: object, place: str) -> Item:
     file = record.get("filename")
     return Item(
         id="/".join(("hallusionbench", *parts.values())),
-        image=None if not file else _figure_name(str(file)),
+        image=None if not file else _figure_name(image_name(str(file), place)),
         question=str(record["question"]),
         label=label,
         benchmark="hallusionbench",

@@ -13,14 +13,15 @@ for; a file in which they are right already stays as it is.
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from lvlm_prune.eval.benchmark import Benchmark, Item
 from lvlm_prune.eval.data_version import file_version
 from lvlm_prune.eval.mmvp_scoring import SCORING
+from lvlm_prune.eval.question_records import read_text
 
-__all__ = ["CORRECTED", "SCORING", "from_rows", "load"]
+__all__ = ["CORRECTED", "SCORING", "load"]
 
 FILE = "Questions.csv"
 FOLDER = "MMVP Images"
@@ -45,52 +46,32 @@ def load(data: Path, subset: str | None = None, images: Path | None = None) -> B
     path = data / FILE if data.is_dir() else data
     if not path.is_file():
         raise FileNotFoundError(f"{path} is absent; pass {FILE} or the folder that holds it")
-    try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")), strict=True))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no table of questions: {error}") from error
-    version = {path.name: file_version(path)}
-    return from_rows(rows, str(path), version, images or path.parent / FOLDER, subset)
-
-
-def from_rows(
-    rows: Iterable[Mapping[str, object]],
-    source: str,
-    version: Mapping[str, str],
-    folder: Path,
-    subset: str | None = None,
-) -> Benchmark:
-    """The benchmark that some rows make.
-
-    Args:
-        rows: with the columns of Questions.csv.
-        source: where they are from.
-        version: of the file.
-        folder: where the images are, named by the index of their line.
-        subset: as in `load`.
-
-    Raises:
-        ValueError: no rows, a row that is broken or appears twice, or another subset.
-    """
     if subset not in (None, ORIGINAL):
         raise ValueError(
             f"no subset {subset!r} of MMVP; the only one is {ORIGINAL!r}, the answers as in the "
             "file, without the two pairs that were corrected"
         )
-    items = [_item(row, f"row {number} of {source}", subset) for number, row in enumerate(rows, 1)]
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path)), strict=True))
+    except csv.Error as error:
+        raise ValueError(f"{path} is no table of questions: {error}") from error
+    items = [_item(row, f"row {number} of {path}", subset) for number, row in enumerate(rows, 1)]
     twice = [name for name, count in Counter(item.id for item in items).items() if count > 1]
     if twice or not items:
         named = ", ".join(twice[:5])
-        raise ValueError(f"{named} more than once in {source}" if twice else f"{source} is empty")
+        raise ValueError(
+            f"{named} appear more than once in {path}" if twice else f"{path} is empty"
+        )
     answers = "original" if subset else "corrected"
+    folder = images or path.parent / FOLDER
     return Benchmark(
         name="mmvp",
         items=tuple(items),
         files={item.image: folder / item.image for item in items if item.image is not None},
         scorings={"mmvp": SCORING},
         longest={"mmvp": LONGEST},
-        version={**version, "answers": answers},
-        source=f"{len(items)} questions of MMVP from {source}, {answers} answers",
+        version={path.name: file_version(path), "answers": answers},
+        source=f"{len(items)} questions of MMVP from {path}, {answers} answers",
     )
 
 

@@ -128,3 +128,6 @@ def test_what_is_missing_is_named(folder):
     write(folder / "dataset" / "color", [("0.png", 3)], ("filename", "answer"))
     with pytest.raises(ValueError, match="line 1 of .* has no question"):
         load(folder / "dataset" / "color")
+    write(folder / "dataset" / "color", [("../0.png", "How many?", 1, "")])
+    with pytest.raises(ValueError, match="line 1 of .* has the image '../0.png'"):
+        load(folder / "dataset" / "color")

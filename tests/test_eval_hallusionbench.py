@@ -176,10 +176,11 @@ def test_subsets(records, tmp_path, subset, chosen):
     ("change", "message"),
     [
         (lambda rows: rows.append(rows[0]), "VD/math/0/0/0 appear more than once"),
-        (lambda rows: rows[3].pop("question_id"), "record 3 .* has no question_id"),
-        (lambda rows: rows[3].update(gt_answer="2"), "gt_answer of record 3 .* is '2'"),
-        (lambda rows: rows.insert(1, "text"), "record 1 .* is str, not a record"),
-        (lambda rows: rows.clear(), "holds no list of questions"),
+        (lambda rows: rows[3].pop("question_id"), "record 4 has no question_id"),
+        (lambda rows: rows[3].update(gt_answer="2"), "gt_answer of .*, record 4 is '2'"),
+        (lambda rows: rows.insert(1, "text"), "record 2 is str, not an object"),
+        (lambda rows: rows[5].update(filename="../secret.png"), "record 6 has the image"),
+        (lambda rows: rows.clear(), "holds no records"),
     ],
 )
 def test_broken_files_are_refused(records, tmp_path, change, message):
@@ -194,7 +195,7 @@ def test_what_is_no_json_or_absent_is_refused(records, tmp_path):
     with pytest.raises(FileNotFoundError, match="HallusionBench.json is absent"):
         load(tmp_path)
     (tmp_path / "HallusionBench.json").write_text(json.dumps(records)[:-9])
-    with pytest.raises(ValueError, match="is no JSON file"):
+    with pytest.raises(ValueError, match="HallusionBench.json"):
         load(tmp_path)
     (tmp_path / "HallusionBench.json").write_text(json.dumps(records))
     with pytest.raises(ValueError, match="no subset 'chart' of HallusionBench; there are image"):

@@ -119,7 +119,7 @@ def test_always_the_same_letter_is_right_for_half_and_for_no_pair(benchmark):
         ((301, "Is it?", OPTIONS, "(c)"), r"Correct Answer of row 301 .* is '\(c\)'"),
         ((301, "", OPTIONS, "(a)"), "row 301 .* has no Question"),
         ((301, "Is it?"), "row 301 .* has no Options, Correct Answer"),
-        ((7, "Is it?", OPTIONS, "(a)"), "mmvp/7 more than once"),
+        ((7, "Is it?", OPTIONS, "(a)"), "mmvp/7 appear more than once"),
     ],
 )
 def test_broken_lines_are_refused(tmp_path, line, message):
@@ -135,5 +135,5 @@ def test_other_files_and_subsets_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no subset 'hard' of MMVP"):
         load(write(tmp_path, lines(4)), "hard")
     (tmp_path / "Questions.csv").write_bytes(b'Index,Question\n1,"open \xff')
-    with pytest.raises(ValueError, match="is no table of questions"):
+    with pytest.raises(ValueError, match="is no text"):
         load(tmp_path)
