@@ -4,14 +4,15 @@ In: a model, a config and the choices of its stage. Out: for the length of a blo
 that is the one of `attach(model, config)` but for the encoder: the layer stage and the reweighting
 are attached for real, and between them and the stock `generate` stands the same wrapper, given
 choices that were made before. Each thread has its own. A contrast needs pixels and runs a second
-answer on the model's own state, so it takes the plain `attach` and one thread.
+answer on the model's own state, so it takes the plain `attach` and one thread. Questions without an
+image pass the wrapper untouched, as they do in an attached model.
 """
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -27,8 +28,10 @@ from lvlm_prune.generation import PrunedGenerate
 from lvlm_prune.inside import inside, wanted_marks
 from lvlm_prune.layers.stage import LayerStage
 from lvlm_prune.reweight.registry import reweighter_named
+from lvlm_prune.stage import Choice
 
-_ready: ContextVar[ReadyStage] = ContextVar("lvlm_prune_ready_stage")
+# None lets a call through as it is.
+_ready: ContextVar[ReadyStage | None] = ContextVar("lvlm_prune_ready_stage")
 
 
 @dataclass(frozen=True)
@@ -36,14 +39,26 @@ class Answer:
     """The answer to one question.
 
     Args:
-        text: raw, without special tokens.
+        text: raw, without special tokens; None if the call failed.
         tokens: visual tokens at each decoder layer; empty without stages inside the LLM.
         words: text tokens of the prompt, with stages inside the LLM.
+        kept: visual tokens that entered the LLM.
+        total: visual tokens before pruning.
+        sinks: ViT sinks of the image and how many were kept, or None where nobody looked.
+        error: what went wrong, or None.
+        seconds: share of its batch's wall time.
+        peak_mib: peak memory so far, of the process on a CPU, of the device on a GPU.
     """
 
-    text: str
+    text: str | None
     tokens: tuple[int, ...] = ()
     words: int = 0
+    kept: int | None = None
+    total: int | None = None
+    sinks: tuple[int, int] | None = None
+    error: str | None = None
+    seconds: float = 0.0
+    peak_mib: float | None = None
 
 
 Answering = Callable[[Sequence[Asked]], list[Answer]]
@@ -63,7 +78,10 @@ class ChosenGenerate:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Generate from the choices of this thread."""
-        return PrunedGenerate(_ready.get(), lambda report: None, self.original)(*args, **kwargs)
+        ready = _ready.get()
+        if ready is None:
+            return self.original(*args, **kwargs)
+        return PrunedGenerate(ready, lambda report: None, self.original)(*args, **kwargs)
 
 
 def contrasts(config: PruneConfig) -> bool:
@@ -86,13 +104,13 @@ def handed_marks(config: PruneConfig) -> tuple[str, ...]:
 
 @contextmanager
 def answering(
-    questions: Questions, chosen: Chosen, config: PruneConfig, longest: int
+    questions: Questions, chosen: Chosen | None, config: PruneConfig, longest: int
 ) -> Iterator[Answering]:
     """Attach a config while the block runs.
 
     Args:
         questions: with the model.
-        chosen: the visual tokens of the config's stage.
+        chosen: the visual tokens of the config's stage; None for questions without an image.
         config: of the run.
         longest: new tokens of an answer at most.
 
@@ -100,13 +118,16 @@ def answering(
         A function that answers a batch; threads may call it at once unless the config `contrasts`.
     """
     model = questions.loaded.model
-    if contrasts(config):
+    if contrasts(config) and chosen is not None:
         with attach(model, config) as handle:
-            yield partial(_from_pixels, questions, handle.layers, longest)
+            yield partial(_from_pixels, questions, chosen, handle.layers, longest)
         return
     generate = ChosenGenerate(model)
     wrap_generate(model, generate)
     try:
+        if chosen is None:
+            yield partial(_from_text, questions, longest)
+            return
         with inside(model, config) as layers:
             marks = handed_marks(config)
             yield partial(_from_choices, questions, chosen, marks, layers, longest)
@@ -125,18 +146,46 @@ def _from_choices(
 ) -> list[Answer]:
     """Answer a batch from the visual tokens that were chosen."""
     arguments = questions.arguments(asked)
-    _ready.set(chosen.ready(chosen.choices(asked, arguments), marks))
-    return _answers(questions, layers, longest, arguments)
+    choices = chosen.choices(asked, arguments)
+    _ready.set(chosen.ready(choices, marks))
+    return _counted(_answers(questions, layers, longest, arguments), chosen, choices, asked)
 
 
 @torch.inference_mode()
 def _from_pixels(
-    questions: Questions, layers: LayerStage | None, longest: int, asked: Sequence[Asked]
+    questions: Questions,
+    chosen: Chosen,
+    layers: LayerStage | None,
+    longest: int,
+    asked: Sequence[Asked],
 ) -> list[Answer]:
     """Answer a batch from its images."""
-    pictures = [questions.picture(question.image) for question in asked]
+    pictures = [questions.picture(one.image) for one in asked if one.image is not None]
     arguments = questions.loaded.inputs(pictures, [question.text for question in asked])
-    return _answers(questions, layers, longest, arguments)
+    answers = _answers(questions, layers, longest, arguments)
+    return _counted(answers, chosen, chosen.choices(asked, arguments), asked)
+
+
+@torch.inference_mode()
+def _from_text(questions: Questions, longest: int, asked: Sequence[Asked]) -> list[Answer]:
+    """Answer a batch of questions without images."""
+    _ready.set(None)
+    answers = _answers(questions, None, longest, questions.arguments(asked))
+    return [replace(answer, kept=0, total=0) for answer in answers]
+
+
+def _counted(
+    answers: Sequence[Answer], chosen: Chosen, choices: Sequence[Choice], asked: Sequence[Asked]
+) -> list[Answer]:
+    """Answers with the visual tokens of their prompts."""
+    found = []
+    for answer, choice, question in zip(answers, choices, asked, strict=True):
+        rows, sinks = choice.rows, None
+        if chosen.sinks is not None and question.image is not None:
+            marked = chosen.sinks[question.image]
+            sinks = int(marked.sum()), int(marked[rows.kept].sum())
+        found.append(replace(answer, kept=len(rows.kept), total=rows.total, sinks=sinks))
+    return found
 
 
 def _answers(

@@ -1,6 +1,6 @@
 """The visual tokens that one stage chooses: once an image, or once a question.
 
-In: a boundary stage and what the encoder gave for every image. Out: choices for any batch of
+In: a boundary stage and what the encoder gave for some images. Out: choices for any batch of
 questions, and a stage that carries them into `generate` by the path of an attached model. A method
 that reads the question chooses anew for each one, from the image that was encoded once.
 """
@@ -62,32 +62,44 @@ class Chosen:
 
     Args:
         stage: the stage.
-        encoded: what the encoder gave for every image, in batches.
+        images: places of the images.
+        encoded: what the encoder gave for them, in batches.
+        sinks: ViT sinks of each, `[N]` bool, or None where nobody looks for them.
     """
 
-    def __init__(self, stage: BoundaryStage, encoded: Sequence[Encoded]) -> None:
+    def __init__(
+        self,
+        stage: BoundaryStage,
+        images: Sequence[int],
+        encoded: Sequence[Encoded],
+        sinks: Sequence[Tensor] | None = None,
+    ) -> None:
         self.stage = stage
         self._like = encoded[0]
-        self._singles: list[Single] = []
-        self.by_image: list[Choice] | None = None
+        self._singles: dict[int, Single] = {}
+        self.by_image: dict[int, Choice] | None = None
+        self.sinks = None if sinks is None else dict(zip(images, sinks, strict=True))
         if stage.request.text or stage.request.clip:
-            self._singles = [single for batch in encoded for single in singles(batch)]
+            every = (single for batch in encoded for single in singles(batch))
+            self._singles = dict(zip(images, every, strict=True))
         else:
             batches = in_parallel(stage.adapter.model.device, stage.select, encoded)
-            self.by_image = [choice for batch in batches for choice in batch]
+            choices = (choice for batch in batches for choice in batch)
+            self.by_image = dict(zip(images, choices, strict=True))
 
     def choices(self, asked: Sequence[Asked], arguments: Mapping[str, Any]) -> list[Choice]:
         """One choice for each question.
 
         Args:
-            asked: the questions.
+            asked: questions about images.
             arguments: their padded prompts.
         """
+        places = [question.image for question in asked if question.image is not None]
         if self.by_image is not None:
-            return [self.by_image[question.image] for question in asked]
+            return [self.by_image[image] for image in places]
         grouping = Grouping()
-        for place, question in enumerate(asked):
-            key, group = self._singles[question.image]
+        for place, image in enumerate(places):
+            key, group = self._singles[image]
             grouping.add(key, replace(group, images=[place]))
         stage, encoded = self.stage, replace(self._like, groups=grouping.groups())
         return stage.select(

@@ -22,8 +22,9 @@ PRESENCE = "pope"
 
 def difference(ours: RunResult, theirs: RunResult, images: Sequence[str], seed: int) -> Interval:
     """Presence accuracy of one run less that of another."""
-    right, asked = ours.right(images)
-    return paired_bootstrap(right, theirs.right(images)[0], asked, seed)
+    both = {item.id for item in ours.items}.intersection(item.id for item in theirs.items)
+    right, asked = ours.right(images, both)
+    return paired_bootstrap(right, theirs.right(images, both)[0], asked, seed)
 
 
 def compare_with_random(results: Sequence[RunResult], images: Sequence[str], seed: int) -> None:
@@ -121,6 +122,6 @@ def changed_share(ours: RunResult, theirs: RunResult) -> float:
     changed = [
         said[item.id] != answer.strip()
         for item, answer in zip(ours.items, ours.answers, strict=True)
-        if item.benchmark == PRESENCE
+        if item.benchmark == PRESENCE and item.id in said
     ]
-    return sum(changed) / len(changed)
+    return sum(changed) / max(len(changed), 1)

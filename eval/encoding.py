@@ -1,8 +1,8 @@
 """Encode every image once for all methods that can share an encoder pass.
 
-In: boundary stages of several methods, and the questions' images. Out: for one stage, what the
-encoder gave for every image, with the signals that its method asked for and no others. Methods that
-change what the encoder does (smaller images, tokens dropped inside it) get a pass of their own.
+In: boundary stages of several methods, and some of the questions' images. Out: for one stage, what
+the encoder gave for each of them, with the signals that its method asked for and no others. Methods
+that change what the encoder does (smaller images, tokens dropped inside it) get one of their own.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lvlm_prune.adapters import Encoded
 from lvlm_prune.boundary import BoundaryStage
+from lvlm_prune.eval.halving import BatchLimit
 from lvlm_prune.eval.questions import Questions
 from lvlm_prune.eval.workers import in_parallel
 from lvlm_prune.shared_signals import compatible, merged, narrowed
@@ -42,8 +43,9 @@ class SharedEncodings:
 
     Args:
         stages: the stages, each of which gets its turn once.
-        questions: the images.
-        batch_size: images in one batch.
+        questions: the model and its images.
+        images: places of those to encode.
+        limit: images in one batch.
         sinks: whether `sinks` will be asked for.
     """
 
@@ -51,11 +53,13 @@ class SharedEncodings:
         self,
         stages: Sequence[BoundaryStage],
         questions: Questions,
-        batch_size: int,
+        images: Sequence[int],
+        limit: BatchLimit,
         sinks: bool = False,
     ) -> None:
         self.questions = questions
-        self.batch_size = batch_size
+        self.images = images
+        self.limit = limit
         self.passes: list[SharedPass] = []
         self.sinks: list[Tensor] | None = None
         self._wants_sinks = sinks
@@ -64,7 +68,7 @@ class SharedEncodings:
                 self._announce(stage)
 
     def encoded(self, stage: BoundaryStage) -> list[Encoded]:
-        """What the encoder gave for a stage, in batches of `batch_size` images.
+        """What the encoder gave for a stage, in batches of images.
 
         Args:
             stage: one of the announced stages; its pass is let go after the last of them.
@@ -88,12 +92,14 @@ class SharedEncodings:
 
     def _in_batches(self, encode: Callable[[dict[str, Tensor]], Encoded]) -> list[Encoded]:
         """Encode all images."""
-        questions = self.questions
-        return in_parallel(
-            questions.loaded.model.device,
-            lambda images: encode(questions.inputs(images)),
-            questions.batches(self.batch_size),
-        )
+        questions, images, size = self.questions, self.images, self.limit.size
+
+        def fitting(batch: Sequence[int]) -> list[Encoded]:
+            return self.limit.run(lambda some: encode(questions.inputs(some)), batch)
+
+        batches = [images[start : start + size] for start in range(0, len(images), size)]
+        found = in_parallel(questions.loaded.model.device, fitting, batches)
+        return [encoded for batch in found for encoded in batch]
 
     def _announce(self, stage: BoundaryStage) -> None:
         """Add a stage to the first pass that can serve it."""
@@ -129,7 +135,7 @@ def _encode(stage: BoundaryStage, shared: SharedPass, inputs: dict[str, Tensor])
 
 
 def _sinks(batches: Sequence[Encoded]) -> list[Tensor]:
-    """ViT sinks of every image, at its placeholders, `[N]` bool, by the rule without threshold."""
+    """ViT sinks of each image, at its placeholders, `[N]` bool, by the rule without threshold."""
     found: list[Tensor] = []
     for encoded in batches:
         images: dict[int, Tensor] = {}

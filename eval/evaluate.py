@@ -1,13 +1,13 @@
-"""The `eval` command: check the settings, run a grid for each model, write the files.
+"""The `eval` command: check the settings, run a grid for each model and benchmark, write the files.
 
-In: the command line's values. Out: in the given folder one folder a run, `results.json`,
-`table.md`, `accuracy.png`, `overlays.png` and `budgets.png`, and with runs inside the LLM
-`inside.md` and `inside.png`; with several models such a folder for each of them, and the tables and
-`results.json` of all. The first part of the table is printed.
+In: the command line's values. Out: in the given folder the files of `result_files`, and beside them
+one folder a run with its answers as they came; with several models such a folder for each of them,
+and the probe's tables of all. The first part of the probe's table is printed. Started by torchrun
+or accelerate, the processes share the questions and the first one writes the files.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,118 +16,109 @@ import transformers
 import typer
 
 from lvlm_prune import __version__
+from lvlm_prune.assets import probe_path
 from lvlm_prune.config import PruneConfig
-from lvlm_prune.eval.caption import Scenes, load_scenes
+from lvlm_prune.eval.benchmark import Benchmark
+from lvlm_prune.eval.caption import load_scenes
 from lvlm_prune.eval.configs import grid_configs, runnable
-from lvlm_prune.eval.grid import Grid
-from lvlm_prune.eval.inside import UNPRUNED, Inside, inside_configs, runnable_inside
+from lvlm_prune.eval.eval_settings import PROBE, EvalSettings, load_benchmarks
+from lvlm_prune.eval.grid import Grid, GridSettings
+from lvlm_prune.eval.inside import UNPRUNED, inside_configs, runnable_inside
 from lvlm_prune.eval.inside_models import inside_text
-from lvlm_prune.eval.inside_plot import plot_inside
 from lvlm_prune.eval.inside_table import inside_parts
 from lvlm_prune.eval.models_table import ModelResults, models_table
-from lvlm_prune.eval.pictures import budgets_picture, methods_picture, save_png
-from lvlm_prune.eval.plot import check_plot_extra, plot_accuracy
+from lvlm_prune.eval.plot import check_plot_extra
 from lvlm_prune.eval.prefill import StageTimes
-from lvlm_prune.eval.probe import Probe, load_probe
-from lvlm_prune.eval.results import as_json, write_run, write_text
-from lvlm_prune.eval.table import budgets, table_text
+from lvlm_prune.eval.processes import Processes, joined
+from lvlm_prune.eval.result_files import Finished, write_files, write_inside
+from lvlm_prune.eval.results import as_json, write_text
+from lvlm_prune.eval.table import table_text
 from lvlm_prune.eval.timing import measure
 from lvlm_prune.loading import Loaded, load
 from lvlm_prune.methods import METHODS
 
-BENCHMARKS = ("probe",)
 
-
-@dataclass(frozen=True)
-class EvalSettings:
-    """What to run.
-
-    Args:
-        keeps: budgets.
-        models: folders, hub names or names of bundled models; None is the bundled LLaVA.
-        methods: names of methods; None is every method that a model can run.
-        benchmark: its name, `probe`.
-        sinks: ViT sink policies.
-        per: what a budget counts, `image` or `tile`.
-        order: `raster` or `sinks_first`.
-        plant: plant ViT sinks in the bundled LLaVA first.
-        pairs: methods that answer the MME pairs too; the unpruned model always does.
-        limit: use only the first images.
-        batch_size: questions in one batch.
-        seed: seed of methods that draw and of the bootstrap.
-        device: torch device.
-        inside: what is run inside the LLM, on each method and budget; with the method `identity`
-            on the unpruned prompt.
-        captions: whether every run captions the images too.
-    """
-
-    keeps: Sequence[int | float]
-    models: Sequence[str | None] = (None,)
-    methods: Sequence[str] | None = None
-    benchmark: str = "probe"
-    sinks: Sequence[str] = ("ignore",)
-    per: str = "image"
-    order: str = "raster"
-    plant: bool = False
-    pairs: Sequence[str] = ()
-    limit: int | None = None
-    batch_size: int = 64
-    seed: int = 0
-    device: str = "cpu"
-    inside: Inside = Inside()
-    captions: bool = False
+class FailedAnswersError(RuntimeError):
+    """Calls of the model failed; everything else was written."""
 
 
 def evaluate_benchmark(settings: EvalSettings, out: Path) -> list[ModelResults]:
-    """Run a benchmark and write everything about it.
+    """Run benchmarks and write everything about them.
 
     Args:
         settings: what to run.
-        out: folder for the files; files of an earlier run with the same names are replaced.
+        out: folder for the files; answers that it holds are taken over, other files replaced.
 
     Returns:
-        For each model its runs, the unpruned one first.
+        For each model its runs on the probe, the unpruned one first; none where the probe was not
+        run, or in a process that does not write the files.
 
     Raises:
-        ValueError: an unknown benchmark or a setting that does not fit a model.
+        ValueError: an unknown benchmark, a setting that does not fit a model, or a folder with the
+            answers of other settings.
         ImportError: matplotlib is missing.
+        MissingImagesError: images that are not there.
+        FailedAnswersError: calls that failed, after all files were written.
     """
-    if settings.benchmark not in BENCHMARKS:
-        known = ", ".join(BENCHMARKS)
-        raise ValueError(f"unknown benchmark {settings.benchmark!r}; known: {known}")
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out must name a folder, but {out} is a file")
     check_plot_extra()
-    from lvlm_prune.assets import probe_path
+    benchmarks = load_benchmarks(settings)
+    with joined() as processes:
+        return _evaluate_models(settings, benchmarks, processes, out)
 
-    probe = load_probe(probe_path(), settings.limit)
-    scenes = load_scenes(probe_path()) if settings.captions else None
+
+def _evaluate_models(
+    settings: EvalSettings, benchmarks: Sequence[Benchmark], processes: Processes, out: Path
+) -> list[ModelResults]:
+    """Run every model, and set them beside each other."""
     names = list(dict.fromkeys(settings.models))
     several = len(names) > 1
     if several:
         # So that a mistake in the last name is found before the first model runs for minutes.
-        _check_models(settings, names)
-    found = []
+        _check_models(settings, names, processes)
+    found, failed = [], []
     for name in names:
-        loaded = load(name, settings.device, settings.plant)
+        loaded = _load(settings, name, processes)
         folder = out / Path(loaded.name).name if several else out
-        found.append(_evaluate(settings, loaded, probe, scenes, folder, printing=not several))
-    if several:
+        finished = _evaluate(settings, loaded, benchmarks, processes, folder)
+        if processes.first:
+            found += _written(settings, loaded, finished, folder, printing=not several)
+            failed += [row for one in finished for run in one.results for row in run.rows]
+    if not processes.first:
+        return []
+    if several and found:
         text = models_table(found)
         runs = [{**each.about, "runs": [r.to_dict() for r in each.results]} for each in found]
         write_text(out / "results.json", as_json(runs))
         write_text(out / "table.md", text)
-        _write_inside(found, out)
+        write_inside(found, out)
         _print("\n\n".join([text, inside_text(found)]))
-    typer.echo(f"\nAll runs, pictures and answers: {out}")
+    report = out / "report.html" if not several else out
+    typer.echo(f"\nAll runs, pictures and answers: {out}\nReport: {report}")
+    errors = [row.error for row in failed if row.error is not None]
+    if errors:
+        raise FailedAnswersError(
+            f"{len(errors)} of {len(failed)} answers failed, the first with: {errors[0]}. Their "
+            "rows have an error and no text, and are in no score; run the same command again to "
+            "ask them again"
+        )
     return found
 
 
-def _check_models(settings: EvalSettings, names: Sequence[str | None]) -> None:
+def _load(settings: EvalSettings, name: str | None, processes: Processes) -> Loaded:
+    """Load a model on this process's devices."""
+    cards = processes.cards() if settings.device == "auto" else None
+    return load(name, processes.own(settings.device), settings.plant, cards)
+
+
+def _check_models(
+    settings: EvalSettings, names: Sequence[str | None], processes: Processes
+) -> None:
     """Load every model once and check the settings on it; their folders must differ."""
     folders: list[str] = []
     for name in names:
-        loaded = load(name, settings.device, settings.plant)
+        loaded = _load(settings, name, processes)
         _configs(settings, loaded)
         folders.append(Path(loaded.name).name)
     if len(set(folders)) < len(folders):
@@ -159,26 +150,71 @@ def _configs(settings: EvalSettings, loaded: Loaded) -> tuple[list[PruneConfig],
 def _evaluate(
     settings: EvalSettings,
     loaded: Loaded,
-    probe: Probe,
-    scenes: Scenes | None,
+    benchmarks: Sequence[Benchmark],
+    processes: Processes,
+    out: Path,
+) -> list[Finished]:
+    """Run the grids of one model; another process than the first one returns nothing."""
+    configs, left_out = _configs(settings, loaded)
+    for reason in left_out.values() if processes.first else ():
+        typer.echo(f"{loaded.name} without this one: {reason}", err=True)
+    grids = GridSettings(
+        out=out,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        pairs=settings.pairs,
+        template=settings.template,
+        longest=settings.longest,
+        restart=settings.restart,
+        processes=processes,
+    )
+    finished: list[Finished] = []
+    for benchmark in benchmarks:
+        scenes = load_scenes(_probe_folder(settings)) if settings.captions else None
+        grid = Grid(loaded, benchmark, configs, grids, scenes)
+        results = grid.run()
+        if processes.first:
+            finished.append(Finished(grid, results, *_timed(grid, results, finished), left_out))
+    return finished
+
+
+def _probe_folder(settings: EvalSettings) -> Path:
+    """Where the probe's files are."""
+    return settings.data.get(PROBE) or probe_path()
+
+
+def _timed(
+    grid: Grid, results: Sequence[Any], before: Sequence[Finished]
+) -> tuple[StageTimes | None, str]:
+    """Time the prefill on the first benchmark; the others show the same times."""
+    if before:
+        times = {run.name: run.timing for run in before[0].results}
+        for run in results:
+            run.timing = times.get(run.name)
+        return before[0].base, before[0].timing
+    if not grid.questions.readable():
+        return None, "nothing: no image could be read"
+    return measure(grid, results)
+
+
+def _written(
+    settings: EvalSettings,
+    loaded: Loaded,
+    finished: Sequence[Finished],
     out: Path,
     printing: bool,
-) -> ModelResults:
-    """Run the grid of one model and write its folder."""
-    configs, left_out = _configs(settings, loaded)
-    for reason in left_out.values():
-        typer.echo(f"{loaded.name} without this one: {reason}", err=True)
-    grid = Grid(loaded, probe, configs, settings.batch_size, settings.seed, settings.pairs, scenes)
-    out.mkdir(parents=True, exist_ok=True)
-    results = grid.run()
-    base, timing = measure(grid, results)
-    about = {"benchmark": settings.benchmark, **_about(grid), "timing": timing}
-    about["left_out"] = left_out
-    found = ModelResults(results, about)
-    _write(grid, found, base, out)
-    if printing:
-        first = table_text(found.plain, about, base).split("## Every run")[0]
-        _print("\n\n".join([first, *inside_parts(results)]))
+) -> list[ModelResults]:
+    """Write the folder of one model; the probe's results, if it was run."""
+    about = {**_about(settings, loaded, finished[0]), "timing": finished[0].timing}
+    about["left_out"] = finished[0].left_out
+    found: list[ModelResults] = []
+    for one in finished:
+        if one.grid.benchmark.name == PROBE and one.base is not None:
+            found.append(ModelResults(one.results, {**about, **_counts(one.grid)}))
+            first = table_text(found[0].plain, found[0].about, one.base).split("## Every run")[0]
+            if printing:
+                _print("\n\n".join([first, *inside_parts(one.results)]))
+    write_files(finished, found[0] if found else None, about, out)
     return found
 
 
@@ -187,45 +223,31 @@ def _print(markdown: str) -> None:
     typer.echo(markdown.strip().replace("<br>", "    "))
 
 
-def _about(grid: Grid) -> dict[str, Any]:
+def _about(settings: EvalSettings, loaded: Loaded, one: Finished) -> dict[str, Any]:
     """What was asked of which model, and with which versions."""
     return {
-        "model": grid.loaded.label,
-        "planted_sinks": grid.loaded.planted,
-        "images": len(grid.probe.images),
-        "questions": len(grid.probe.items),
-        "asked": len(grid.questions.asked) - len(grid.captioned),
-        "prompt": grid.loaded.prompt("{question}"),
+        "model": loaded.label,
+        "fingerprint": one.grid.fingerprint,
+        "planted_sinks": loaded.planted,
+        "prompt": loaded.prompt(settings.template),
+        "template": settings.template,
+        "generation": one.grid.generation,
+        "seed": settings.seed,
+        "device": str(loaded.model.device),
+        "dtype": str(loaded.model.dtype).removeprefix("torch."),
+        "command": settings.command,
         "lvlm_prune": __version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
 
 
-def _write(grid: Grid, found: ModelResults, base: StageTimes, out: Path) -> None:
-    """Write the files of a grid; a run's own folder comes first, the table last."""
-    about, plain = found.about, found.plain
-    for result in found.results:
-        write_run(result, out, about)
-    title = f"{about['model']} on the {about['benchmark']}, {about['images']} images"
-    kept = budgets(plain)
-    if kept:
-        plot_accuracy(plain, title, out / "accuracy.png")
-        picture = methods_picture(grid, plain, kept[len(kept) // 2])
-        save_png(picture, out / "overlays.png")
-        label = next((r.label for r in plain if r.config.method == "cls"), plain[1].label)
-        picture = budgets_picture(grid, plain, label)
-        save_png(picture, out / "budgets.png")
-    if found.inside:
-        plot_inside(found.results, title, out / "inside.png")
-    _write_inside([found], out)
-    runs = [result.to_dict() for result in found.results]
-    write_text(out / "results.json", as_json({**about, "runs": runs}))
-    write_text(out / "table.md", table_text(plain, about, base, inside_parts(found.results)))
-
-
-def _write_inside(found: Sequence[ModelResults], out: Path) -> None:
-    """Write what was done inside the LLM, if anything was."""
-    text = inside_text(found)
-    if text:
-        write_text(out / "inside.md", text)
+def _counts(grid: Grid) -> dict[str, Any]:
+    """How large the probe is, without its captions."""
+    items = [item for item in grid.benchmark.items if item.benchmark != "caption"]
+    return {
+        "benchmark": PROBE,
+        "images": len(grid.questions.images),
+        "questions": len(items),
+        "asked": len(set(grid.questions.places(items))),
+    }

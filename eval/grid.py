@@ -1,61 +1,74 @@
 """Run a benchmark unpruned, with every method at every budget, and with stages inside the LLM.
 
-In: a model, a benchmark and one config for each run. Out: scored runs, compared with random tokens,
-and the choices of the first images for pictures. All configs are checked against the model before
-the first answer. Stages inside the LLM get their control at the same layers by themselves. It
-writes nothing; `evaluate` does.
+In: a model, a benchmark and one config for each run. Out: scored runs, compared with random tokens.
+All configs are checked against the model before the first answer. Answers go to disk as they come
+and are not asked twice; stages inside the LLM get their control at the same layers by themselves,
+once what they are to match was measured.
 """
 
-import sys
-from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from statistics import mean
-from time import perf_counter
+from collections.abc import Collection, Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.config import PruneConfig
 from lvlm_prune.decoder import Decoder
-from lvlm_prune.eval.answer import MAX_NEW_TOKENS, answer_all
-from lvlm_prune.eval.attached import Answer, handed_marks
-from lvlm_prune.eval.caption import LONGEST, Captioned, Scenes, caption_items
-from lvlm_prune.eval.chosen import Chosen
+from lvlm_prune.eval.attached import handed_marks
+from lvlm_prune.eval.benchmark import Benchmark, Item
+from lvlm_prune.eval.caption import Scenes
+from lvlm_prune.eval.collect import Collector
 from lvlm_prune.eval.compare import (
     compare_inside,
     compare_with_random,
     control_config,
     inside_key,
 )
-from lvlm_prune.eval.encoding import SharedEncodings
-from lvlm_prune.eval.inside import UNPRUNED, base_of, inside_label
-from lvlm_prune.eval.layer_use import layer_use
-from lvlm_prune.eval.probe import Item, Probe
-from lvlm_prune.eval.questions import Asked, prepare
-from lvlm_prune.eval.results import RunResult, score_mme, score_pope
-from lvlm_prune.eval.run_key import rows_fingerprint, run_key
-from lvlm_prune.eval.sink_counts import count_sinks
-from lvlm_prune.layers.checks import checked_plan
-from lvlm_prune.layers.cost import LlmShape
+from lvlm_prune.eval.inside import UNPRUNED, base_of
+from lvlm_prune.eval.ledger import Ledger, remove_answers
+from lvlm_prune.eval.passes import AnswerPass
+from lvlm_prune.eval.pictured import pictured_choices
+from lvlm_prune.eval.processes import Processes
+from lvlm_prune.eval.progress import progress
+from lvlm_prune.eval.questions import PLAIN, Asked, prepare
+from lvlm_prune.eval.results import RunResult
+from lvlm_prune.eval.run import Run, Sheet, run_name
+from lvlm_prune.eval.run_header import run_header
+from lvlm_prune.eval.run_key import run_key
+from lvlm_prune.fingerprint import weights_fingerprint
 from lvlm_prune.loading import Loaded
 from lvlm_prune.stage import Choice
 
-IMAGES_PER_PASS = 32
-PICTURED = 4  # images whose choices are kept for pictures
+PROBE = "probe"
+PICTURED = 4  # images in pictures
 
 
-@dataclass
-class Said:
-    """Answers to prompts with certain visual rows; other runs with the same rows reuse them.
+@dataclass(frozen=True)
+class GridSettings:
+    """How a grid is run.
 
     Args:
-        run: name of the first run with these rows.
-        answers: by the place of their question.
+        out: folder for the answers; None keeps them in memory.
+        batch_size: questions in one batch, halved when memory runs out.
+        seed: of the bootstrap.
+        pairs: methods that answer the probe's MME pairs too, as the unpruned model always does;
+            runs with something inside the LLM do not. None is every run.
+        template: what a prompt asks, with `{question}` in it.
+        longest: new tokens of an answer at most, in place of the benchmark's.
+        restart: answer everything anew.
+        processes: who shares the work.
     """
 
-    run: str | None = None
-    answers: dict[int, Answer] = field(default_factory=dict)
+    out: Path | None = None
+    batch_size: int = 64
+    seed: int = 0
+    pairs: Collection[str] | None = None
+    template: str = PLAIN
+    longest: int | None = None
+    restart: bool = False
+    processes: Processes = Processes()
 
 
 class Grid:
@@ -63,35 +76,31 @@ class Grid:
 
     Args:
         loaded: the model.
-        probe: the benchmark.
+        benchmark: the benchmark.
         configs: one for each run; what is inside the LLM stands on the run without it, which is
             added where it is missing.
-        batch_size: questions in one batch.
-        seed: seed of the bootstrap.
-        pairs: methods that answer the MME pairs too, as the unpruned model always does; runs with
-            something inside the LLM do not.
-        scenes: what is in the images, to caption them too; None for no captions.
+        settings: how it is run.
+        scenes: what is in the probe's images, where they are captioned.
     """
 
     def __init__(
         self,
         loaded: Loaded,
-        probe: Probe,
+        benchmark: Benchmark,
         configs: Sequence[PruneConfig],
-        batch_size: int = 64,
-        seed: int = 0,
-        pairs: Collection[str] = (),
+        settings: GridSettings = GridSettings(),
         scenes: Scenes | None = None,
     ) -> None:
-        self.pairs = {*pairs, "identity"}
-        self.loaded, self.probe, self.batch_size, self.seed = loaded, probe, batch_size, seed
+        self.loaded, self.benchmark, self.settings = loaded, benchmark, settings
         self.scenes = scenes
         inner = [config for config in configs if base_of(config) != config]
         bases = dict.fromkeys([UNPRUNED, *map(base_of, configs)])
         stages = [BoundaryStage(loaded.model, base) for base in bases]
-        captions = [] if scenes is None else caption_items(probe.images)
-        self.questions = prepare(loaded, [*probe.items, *captions], probe.images, probe.folder)
-        self.captioned = self.questions.places(captions)
+        with progress(len(benchmark.images), " images", "reading", self._quiet) as bar:
+            self.questions = prepare(
+                loaded, benchmark.items, benchmark.files, settings.template, bar.update
+            )
+        self.sheet = Sheet(benchmark, self.questions, settings.processes)
         layered = any(config.layers is not None for config in inner)
         self.decoder = Decoder(loaded.model) if layered else None
         # 49 and 0.25 can be the same budget; the first one stands for both.
@@ -99,19 +108,27 @@ class Grid:
         self._inner: dict[int, dict[Hashable, PruneConfig]] = {}
         self._sort_out(stages, inner)
         self._check_sizes()
-        counts_sinks = loaded.planted or any(c.sinks != "ignore" for c in configs)
-        self.encodings = SharedEncodings(
-            self.stages, self.questions, IMAGES_PER_PASS, sinks=counts_sinks
-        )
-        self.pictured: dict[str, list[Choice]] = {}
-        self._said: dict[Hashable, Said] = {}
+        self.counts_sinks = loaded.planted or any(c.sinks != "ignore" for c in configs)
+        self.fingerprint = weights_fingerprint(loaded.model)
+        self.runs = {number: self._runs(number) for number in range(len(self.stages))}
+        self._pictured: dict[str, list[Choice]] = {}
+
+    @property
+    def _quiet(self) -> bool:
+        """Whether another process shows the progress."""
+        return not self.settings.processes.first
+
+    @property
+    def _totals(self) -> list[int]:
+        """N of each image that can be read."""
+        return [self.questions.totals[image] for image in self.questions.readable()]
 
     def _sort_out(self, stages: Sequence[BoundaryStage], inner: Sequence[PruneConfig]) -> None:
         """Take every run once, and note what is run inside the LLM on which stage."""
         places: dict[Hashable, int] = {}
         numbers: dict[PruneConfig, int] = {}
         for stage in stages:
-            number = places.setdefault(run_key(stage, self.questions.totals), len(self.stages))
+            number = places.setdefault(run_key(stage, self._totals), len(self.stages))
             numbers[stage.config] = number
             if number == len(self.stages):
                 self.stages.append(stage)
@@ -129,170 +146,146 @@ class Grid:
     @torch.inference_mode()
     def _check_sizes(self) -> None:
         """Refuse a size that an image cannot be given, where its grid was not known before."""
-        inputs = self.questions.inputs([0])
-        for stage in self.stages:
+        first = self.questions.readable()[:1]
+        for stage in self.stages if first else []:
             if stage.shrink is not None and stage.adapter.grid() is None:
-                stage.encode(inputs)
+                stage.encode(self.questions.inputs(first))
 
-    @torch.inference_mode()
+    def _runs(self, number: int) -> list[Run]:
+        """The runs that share a stage: the one before the LLM, and those that stand on it."""
+        config = self.stages[number].config
+        alone = self._run(config, inside_key(config, self.decoder))
+        return [alone, *(self._run(one, key) for key, one in self._inner[number].items())]
+
+    def _run(self, config: PruneConfig, key: Hashable, control_of: str | None = None) -> Run:
+        """A run with its answers so far."""
+        settings = self.settings
+        label = None if control_of is None else f"random as {control_of}"
+        name = run_name(config, self._totals, label)
+        items = self._items(config)
+        # A run may grow: the first images are the same with any limit.
+        data = {key: value for key, value in self.benchmark.version.items() if key != "limit"}
+        header = run_header(
+            self.loaded,
+            self.fingerprint,
+            config,
+            name,
+            self.benchmark.name,
+            data,
+            settings.template,
+            self.generation,
+        )
+        folder = None if settings.out is None else settings.out / name / self.benchmark.name
+        if settings.restart and folder is not None:
+            if settings.processes.first:
+                remove_answers(folder)
+            settings.processes.wait()
+        ledger = Ledger(folder, header, settings.processes.rank)
+        places = sorted(set(self.questions.places(items)))
+        return Run(config, name, key, items, places, ledger, control_of)
+
+    @property
+    def generation(self) -> dict[str, Any]:
+        """Settings of `generate` that an answer depends on."""
+        stored = self.loaded.model.generation_config.to_diff_dict()
+        stored.pop("transformers_version", None)
+        return {
+            "do_sample": False,
+            "max_new_tokens": self.settings.longest or dict(self.benchmark.longest),
+            "generation_config": {name: stored[name] for name in sorted(stored)},
+        }
+
     def run(self) -> list[RunResult]:
-        """Answer every question with every run; the unpruned model first, inside the LLM last."""
+        """Answer every question with every run, and score them.
+
+        Returns:
+            The unpruned run first, those inside the LLM last; nothing where another process does
+            the scoring.
+        """
+        collector = Collector(self.sheet, self.decoder, self.scenes)
+        first = AnswerPass(self, self.runs)
+        first.run()
+        controls = self._controls(collector)
+        if controls:
+            AnswerPass(self, controls).run()
+            for number, runs in controls.items():
+                self.runs[number] += runs
+        if not self.settings.processes.first:
+            return []
+        return self._results(collector)
+
+    def _controls(self, collector: Collector) -> dict[int, list[Run]]:
+        """The runs of random tokens at the same layers as the runs that were made."""
+        found: dict[int, list[Run]] = {}
+        for number, runs in self.runs.items():
+            known = {run.key for run in runs}
+            for run in list(runs):
+                result = collector.result(run)
+                control = control_config(result)
+                if control is None:
+                    continue
+                key = inside_key(control, self.decoder)
+                if key not in known:
+                    known.add(key)
+                    measured = None in (result.stages or {}).values()
+                    made = self._run(control, key, result.label if measured else None)
+                    found.setdefault(number, []).append(made)
+        return found
+
+    def _results(self, collector: Collector) -> list[RunResult]:
+        """Score the runs and set them beside their controls."""
         results: list[RunResult] = []
-        configs = [stage.config for stage in self.stages]
-        configs += [config for runs in self._inner.values() for config in runs.values()]
-        count = sum(self._count(config) for config in configs)
-        # A log file gets a line now and then, a terminal a bar that moves.
-        pause = 0.2 if sys.stderr.isatty() else 10.0
-        with tqdm(total=count, unit=" answers", mininterval=pause, smoothing=0.05) as bar:
-            for number, stage in enumerate(self.stages):
-                results += self._stage_results(stage, self._inner[number], bar)
+        for runs in self.runs.values():
+            found = {run.key: collector.result(run) for run in runs}
+            controls: dict[Hashable, Hashable] = {}
+            for key, result in found.items():
+                control = control_config(result)
+                if control is not None:
+                    controls[key] = inside_key(control, self.decoder)
+            if self._is_probe:
+                compare_inside(
+                    found, controls, self.decoder, self.questions.images, self.settings.seed
+                )
+            results += found.values()
         results.sort(key=lambda result: result.inside)
-        plain = [result for result in results if not result.inside]
-        compare_with_random(plain, self.questions.images, self.seed)
+        if self._is_probe:
+            plain = [result for result in results if not result.inside]
+            compare_with_random(plain, self.questions.images, self.settings.seed)
         return results
 
-    def _stage_results(
-        self, stage: BoundaryStage, inner: Mapping[Hashable, PruneConfig], bar: tqdm
-    ) -> list[RunResult]:
-        """One run before the LLM, all that stand on it, and their controls."""
-        chosen = Chosen(stage, self.encodings.encoded(stage))
-        rows = None if chosen.by_image is None else rows_fingerprint(chosen.by_image)
-        alone = inside_key(stage.config, self.decoder)
-        found = {alone: self._result(stage.config, chosen, alone, rows, bar)}
-        for key, config in inner.items():
-            found[key] = self._result(config, chosen, key, rows, bar)
-        controls: dict[Hashable, Hashable] = {}
-        for key, result in list(found.items()):
-            control = control_config(result)
-            if control is None:
-                continue
-            controls[key] = inside_key(control, self.decoder)
-            if controls[key] not in found:
-                bar.total += self._count(control)
-                own = self._result(control, chosen, controls[key], rows, bar)
-                measured = None in (result.stages or {}).values()
-                own.control_of = result.label if measured else None
-                found[controls[key]] = own
-        compare_inside(found, controls, self.decoder, self.questions.images, self.seed)
-        return list(found.values())
+    @property
+    def _is_probe(self) -> bool:
+        """Whether the questions are those of our own probe."""
+        return self.benchmark.name == PROBE
 
-    def _count(self, config: PruneConfig) -> int:
-        """Answers of a run."""
-        return len(set(self.questions.places(self._items(config)))) + len(self.captioned)
+    def _items(self, config: PruneConfig) -> list[Item]:
+        """The benchmark lines of one run."""
+        items, pairs = list(self.benchmark.items), self.settings.pairs
+        if not self._is_probe or pairs is None:
+            return items
+        with_pairs = config.method in {*pairs, "identity"} and base_of(config) == config
+        return [item for item in items if with_pairs or item.benchmark != "mme"]
 
     def shown_item(self, image: int) -> Item:
-        """The first question about an image whose answer is yes, which pictures show."""
+        """The first question about an image whose answer is yes, or its first, for pictures."""
         name = self.questions.images[image]
-        return next(i for i in self.probe.items if i.image == name and i.label == "yes")
+        about = [item for item in self.benchmark.items if item.image == name]
+        return next((item for item in about if item.label == "yes"), about[0])
 
     def asked(self, image: int) -> Asked:
         """The same question as the model reads it."""
         return self.questions.asked[self.questions.places([self.shown_item(image)])[0]]
 
-    def _items(self, config: PruneConfig) -> list[Item]:
-        """The benchmark lines of one run."""
-        with_pairs = config.method in self.pairs and base_of(config) == config
-        return [item for item in self.probe.items if with_pairs or item.benchmark != "mme"]
+    def pictured(self, name: str) -> list[Choice]:
+        """What a run before the LLM chose for the first images that can be read.
 
-    def _result(
-        self,
-        config: PruneConfig,
-        chosen: Chosen,
-        key: Hashable,
-        rows: int | None,
-        bar: tqdm,
-    ) -> RunResult:
-        """Answer and score one run."""
-        started = perf_counter()
-        label = inside_label(config)
-        name = f"{self.loaded.name} {config.method} {config.keep:g} {label}".strip()
-        bar.set_description(name, refresh=False)
-        items = self._items(config)
-        places = self.questions.places(items)
-        said = Said() if rows is None else self._said.setdefault((rows, key), Said())
-        self._answer(places, MAX_NEW_TOKENS, config, chosen, said, bar)
-        self._answer(self.captioned, LONGEST, config, chosen, said, bar)
-        answers = [said.answers[place].text for place in places]
-        choices = self._choices(chosen)
-        result = RunResult(
-            config=config,
-            kept=round(mean(len(choice.rows.kept) for choice in choices)),
-            total=round(mean(choice.rows.total for choice in choices)),
-            items=items,
-            answers=answers,
-            pope=score_pope(items, answers),
-            mme=score_mme(items, answers),
-            same_as=said.run,
-            seconds=perf_counter() - started,
-        )
-        said.run = said.run or result.name
-        if self.scenes is not None:
-            texts = [said.answers[place].text for place in self.captioned]
-            result.captions = Captioned(texts, self.questions.images, self.scenes)
-        if self.decoder is not None:
-            self._note_layers(result, chosen, [said.answers[place] for place in places], places)
-        if result.inside:
-            return result
-        sinks = self.encodings.sinks
-        if sinks is not None and chosen.stage.shrink is None and chosen.by_image is not None:
-            result.sinks = count_sinks(choices, sinks)
-            choices = [replace(c, sinks=s) for c, s in zip(choices, sinks, strict=True)]
-        self.pictured[result.name] = choices[:PICTURED]
-        return result
-
-    def _answer(
-        self,
-        places: Sequence[int],
-        longest: int,
-        config: PruneConfig,
-        chosen: Chosen,
-        said: Said,
-        bar: tqdm,
-    ) -> None:
-        """Answer what nobody has answered yet."""
-        needed = sorted(set(places) - set(said.answers))
-        bar.update(len(set(places)) - len(needed))
-        if needed:
-            said.answers |= answer_all(
-                self.questions, needed, chosen, self.batch_size, bar.update, config, longest
-            )
-
-    def _note_layers(
-        self,
-        result: RunResult,
-        chosen: Chosen,
-        answers: Sequence[Answer],
-        places: Sequence[int],
-    ) -> None:
-        """Note how a run's stages were resolved, and what its LLM spent."""
-        decoder = self.decoder
-        if decoder is None:
-            return
-        asked = [self.questions.asked[place] for place in places]
-        totals = [self.questions.totals[question.image] for question in asked]
-        if result.config.layers is None:
-            by_image = chosen.by_image
-            kept = [
-                result.kept if by_image is None else len(by_image[question.image].rows.kept)
-                for question in asked
-            ]
-            answers = [
-                Answer(answer.text, (tokens,) * decoder.depth, len(question.ids) - total)
-                for answer, question, tokens, total in zip(
-                    answers, asked, kept, totals, strict=True
-                )
-            ]
-        else:
-            result.stages = checked_plan(result.config.layers, decoder).stages
-        result.use = layer_use(answers, totals, LlmShape.of(decoder.config))
-
-    def _choices(self, chosen: Chosen) -> list[Choice]:
-        """The choices for all images; for the pictured ones alone where every question has its own.
-
-        Those answer the question that a picture shows.
+        Args:
+            name: of the run.
         """
-        if chosen.by_image is not None:
-            return chosen.by_image
-        count = min(PICTURED, len(self.questions.images))
-        asked = [self.asked(image) for image in range(count)]
-        return chosen.choices(asked, self.questions.arguments(asked))
+        if name not in self._pictured:
+            asked = [self.asked(image) for image in self.questions.readable()[:PICTURED]]
+            number = next(n for n, runs in self.runs.items() if runs[0].name == name)
+            self._pictured[name] = pictured_choices(
+                self.stages[number], self.questions, asked, self.counts_sinks
+            )
+        return self._pictured[name]

@@ -1,7 +1,7 @@
 """Batches that fit: halve the batch size whenever memory runs out, and remember it.
 
-In: work on a list of things that may run out of memory. Out: its results, in the order of the
-things, from as few batches as fit. Only running out of memory is caught; alone, a thing that still
+In: work on a list of things that may run out of memory. Out: the results of its batches, in order,
+as few as fit. Only running out of memory is caught; alone, a thing that still
 does not fit is the caller's error.
 """
 
@@ -31,24 +31,27 @@ class BatchLimit:
         self._say = say
         self._lock = Lock()
 
-    def run(
-        self, work: Callable[[Sequence[Given]], list[Made]], things: Sequence[Given]
-    ) -> list[Made]:
+    def run(self, work: Callable[[Sequence[Given]], Made], things: Sequence[Given]) -> list[Made]:
         """Do the work on all things, in batches of at most `size`.
 
         Args:
-            work: a batch to one result for each of its things.
+            work: a batch to its result.
             things: any number of them.
+
+        Returns:
+            The results of the batches, in order.
 
         Raises:
             torch.OutOfMemoryError: one thing alone does not fit.
         """
         made: list[Made] = []
-        while len(made) < len(things):
-            batch = things[len(made) : len(made) + self.size]
+        start = 0
+        while start < len(things):
+            batch = things[start : start + self.size]
             error: BaseException | None = None
             try:
-                made += work(batch)
+                made.append(work(batch))
+                start += len(batch)
             except (torch.OutOfMemoryError, RuntimeError, MemoryError) as caught:
                 if len(batch) == 1 or not out_of_memory(caught):
                     raise

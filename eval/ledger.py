@@ -22,7 +22,7 @@ class Ledger:
     """The files of one run and benchmark.
 
     Args:
-        folder: where they are; it is made with the first row.
+        folder: where they are; it is made with the first row. None keeps rows in memory alone.
         header: of the run.
         rank: number of this process.
 
@@ -31,15 +31,16 @@ class Ledger:
         ValueError: a line that is no row.
     """
 
-    def __init__(self, folder: Path, header: Header, rank: int = 0) -> None:
-        self.folder, self.header = folder, header
-        self.path = folder / f"answers-{rank}.jsonl"
+    def __init__(self, folder: Path | None, header: Header, rank: int = 0) -> None:
+        self.folder, self.header, self.rank = folder, header, rank
         self.rows: dict[str, Row] = {}
         self._file: TextIO | None = None
         self.read()
 
     def read(self) -> None:
         """Read what all processes have written so far."""
+        if self.folder is None:
+            return
         self.rows = {}
         for path in sorted(self.folder.glob(PATTERN)):
             lines = _whole_lines(path)
@@ -55,11 +56,13 @@ class Ledger:
 
     def add(self, rows: Sequence[Row]) -> None:
         """Write rows."""
-        if self._file is None:
-            self._file = self._opened()
         for row in rows:
-            self._file.write(row.to_json() + "\n")
             self._take(row)
+        if self.folder is None:
+            return
+        if self._file is None:
+            self._file = self._opened(self.folder)
+        self._file.write("".join(f"{row.to_json()}\n" for row in rows))
         self._file.flush()
 
     def close(self) -> None:
@@ -68,30 +71,30 @@ class Ledger:
             self._file.close()
             self._file = None
 
-    def remove(self) -> None:
-        """Delete all answers."""
-        self.close()
-        for path in self.folder.glob(PATTERN):
-            path.unlink()
-        self.rows = {}
-
     def _take(self, row: Row) -> None:
         """A row counts unless there is a good one and it is a failed call."""
         known = self.rows.get(row.id)
         if known is None or known.error is not None:
             self.rows[row.id] = row
 
-    def _opened(self) -> TextIO:
+    def _opened(self, folder: Path) -> TextIO:
         """This process's file, ready for the next line."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        kept = "".join(f"{line}\n" for line in _whole_lines(self.path))
-        if self.path.exists() and len(kept.encode()) < self.path.stat().st_size:
-            with self.path.open("r+b") as file:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"answers-{self.rank}.jsonl"
+        kept = "".join(f"{line}\n" for line in _whole_lines(path))
+        if path.exists() and len(kept.encode()) < path.stat().st_size:
+            with path.open("r+b") as file:
                 file.truncate(len(kept.encode()))
-        opened = self.path.open("a", encoding="utf-8", newline="\n")
+        opened = path.open("a", encoding="utf-8", newline="\n")
         if not kept:
             opened.write(self.header.to_json() + "\n")
         return opened
+
+
+def remove_answers(folder: Path) -> None:
+    """Delete all answers in a run's folder."""
+    for path in folder.glob(PATTERN):
+        path.unlink()
 
 
 def header_of(line: str, path: Path) -> Mapping[str, Any]:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from lvlm_prune.eval.benchmark import OFFICIAL
 from lvlm_prune.eval.grid import PICTURED, Grid
 from lvlm_prune.eval.panels import Panel, panel_grid
-from lvlm_prune.eval.pope import parse
 from lvlm_prune.eval.results import RunResult
 from lvlm_prune.methods import METHODS
 from lvlm_prune.overlay import draw_kept_views, draw_views
@@ -21,6 +21,7 @@ from lvlm_prune.views import views
 SIDE = 224
 WRAP = 8  # panels in a line
 LINES = 4  # of panels, so that the picture stays legible in a page
+LONGEST_SHOWN = 40  # characters of an answer
 BUDGET_SCENES = 2  # so that the picture fits on a screen
 
 
@@ -59,23 +60,23 @@ def _rows(
 ) -> list[list[Panel]]:
     """One row of panels for each scene."""
     rows, unpruned, loaded = [], results[0], grid.loaded
-    for number in range(min(PICTURED, len(grid.questions.images))):
-        asked, picture = grid.asked(number), grid.questions.picture(number)
+    for number, image in enumerate(grid.questions.readable()[:PICTURED]):
+        asked, picture = grid.asked(image), grid.questions.picture(image)
         inputs = loaded.inputs([picture], [asked.text])
-        chosen = grid.pictured[unpruned.name][number].tiles
+        chosen = grid.pictured(unpruned.name)[number].tiles
         tiles = [(rows_of.cpu(), shape) for rows_of, shape in chosen]
         seen = views(picture, inputs, tiles, loaded.processor.image_processor)
         if not seen:
             continue
-        said, wrong = _said(grid, unpruned, number)
+        said, wrong = _said(grid, unpruned, image)
         panels = [Panel(draw_views(seen, SIDE), asked.text, f"unpruned: {said}", wrong)]
         for result in shown:
-            choice = grid.pictured[result.name][number]
+            choice = grid.pictured(result.name)[number]
             sinks = None if choice.sinks is None else choice.sinks.cpu()
             kept = choice.rows.kept.cpu()
             drawn = draw_kept_views(seen, kept, sinks, choice.rows.total, SIDE)
             title = f"{result.kept} tokens" if by_budget else title_of(result, results)
-            panels.append(Panel(drawn, title, *_said(grid, result, number)))
+            panels.append(Panel(drawn, title, *_said(grid, result, image)))
         rows.append(panels)
     return rows
 
@@ -89,9 +90,15 @@ def title_of(result: RunResult, results: Sequence[RunResult]) -> str:
 def _said(grid: Grid, result: RunResult, image: int) -> tuple[str, bool]:
     """A run's answer to the question that is shown, in words, and whether it is wrong."""
     item = grid.shown_item(image)
+    if item not in result.items:
+        return "no answer", True
     answer = result.answers[result.items.index(item)]
-    wrong = parse(answer) != item.label
-    return f"{answer.strip() or 'nothing'} ({'wrong' if wrong else 'right'})", wrong
+    shown = answer.strip()[:LONGEST_SHOWN] or "nothing"
+    judge = grid.benchmark.scorings[item.benchmark].right
+    if judge is None:
+        return shown, False
+    right = judge(item, answer, OFFICIAL)
+    return f"{shown} ({'right' if right else 'wrong'})", not right
 
 
 def save_png(image: Image.Image, path: Path) -> None:

@@ -48,6 +48,13 @@ class Processes:
         """The device of this process: `cuda` is one GPU each, anything else what it says."""
         return f"cuda:{self.local}" if device == "cuda" and self.count > 1 else device
 
+    def cards(self) -> list[int] | None:
+        """GPUs that a spread-out model of this process may use; None where they are all its own."""
+        if self.on_machine == 1:
+            return None
+        every = range(torch.cuda.device_count())
+        return [card for card in every if card % self.on_machine == self.local]
+
 
 @contextmanager
 def joined() -> Iterator[Processes]:

@@ -3,10 +3,11 @@
 In: items and their image files. Out: `Questions`: for every distinct question its unpadded token
 ids with all N placeholders, and the images, a batch at a time, as the model's own processor makes
 them, so that any family's tensors come out right. An item that several splits share is asked once.
-Prompts are the model's own chat template, nothing appended.
+Prompts are the model's own chat template, around a question that stands in a template of the
+caller's. An image that cannot be read is noted, and its questions are left to the caller.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -16,13 +17,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lvlm_prune.eval.probe import Item
+from lvlm_prune.errors import ImageFileError
+from lvlm_prune.eval.benchmark import Item
 from lvlm_prune.images import load_image
 from lvlm_prune.loading import Loaded
 
 # What processors make with one column a token, besides the mask.
 COLUMNS = ("input_ids", "token_type_ids", "mm_token_type_ids")
 PROBE_TEXT = "?"  # what every image is asked first, to see how many placeholders it has
+PLAIN = "{question}"  # the template that adds nothing
 
 
 @dataclass(frozen=True)
@@ -30,14 +33,17 @@ class Asked:
     """One distinct question.
 
     Args:
-        image: place of its image in `Questions.images`.
-        text: the question.
-        columns: `input_ids` and other tensors with one column a token, `[L]` each, on the CPU.
+        image: place of its image in `Questions.images`; None without one.
+        text: the question as the model reads it, the template filled in.
+        columns: `input_ids` and other tensors with one column a token, `[L]` each, on the CPU;
+            empty where the image cannot be read.
+        question: as the benchmark has it.
     """
 
-    image: int
+    image: int | None
     text: str
     columns: dict[str, Tensor]
+    question: str = ""
 
     @property
     def ids(self) -> Tensor:
@@ -51,40 +57,45 @@ class Questions:
 
     Args:
         loaded: the model and its processor.
-        images: image file names.
-        folder: where they are.
+        images: image names.
+        files: the file of each.
         sizes: for each image, what the processor says of it besides pixels, one row each.
         pixels: for each image, the shapes of its pixels.
-        totals: for each image, N.
-        asked: the distinct questions, grouped by image.
+        totals: for each image, N; 0 where it cannot be read.
+        asked: the distinct questions, grouped by image, those without one last.
+        broken: why an image cannot be read, by its place.
         lock: held while the processor works.
     """
 
     loaded: Loaded
     images: list[str]
-    folder: Path
+    files: list[Path]
     sizes: list[dict[str, Tensor]]
     pixels: list[dict[str, torch.Size]]
     totals: list[int]
     asked: list[Asked]
+    broken: dict[int, str] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock, compare=False)
 
     def places(self, items: Sequence[Item]) -> list[int]:
         """For each item, the place of its answer in a list of answers to `asked`."""
         known = {
-            (self.images[question.image], question.text): place
+            (self.name(question), question.question): place
             for place, question in enumerate(self.asked)
         }
         return [known[item.image, item.question] for item in items]
 
+    def name(self, question: Asked) -> str | None:
+        """Name of a question's image."""
+        return None if question.image is None else self.images[question.image]
+
+    def readable(self) -> list[int]:
+        """Places of the images that can be read."""
+        return [place for place in range(len(self.images)) if place not in self.broken]
+
     def picture(self, image: int) -> Image.Image:
         """An image, by its place."""
-        return load_image(self.folder / self.images[image])
-
-    def batches(self, size: int) -> list[range]:
-        """The places of the images, some at a time."""
-        count = len(self.images)
-        return [range(start, min(start + size, count)) for start in range(0, count, size)]
+        return load_image(self.files[image])
 
     def inputs(self, images: Sequence[int]) -> dict[str, Tensor]:
         """Inputs for the encoder, each image with one prompt; any thread may ask for them."""
@@ -96,13 +107,15 @@ class Questions:
     def arguments(self, asked: Sequence[Asked]) -> dict[str, Tensor]:
         """A batch of prompts, padded on the left, with all of their images but what they show.
 
-        Pixels have their shape and no memory.
+        Pixels have their shape and no memory. Either all have an image or none.
         """
-        rows = [self.sizes[question.image] for question in asked]
-        sizes = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-        batch = {**padded(asked, self.loaded.processor.tokenizer.pad_token_id), **sizes}
-        for name in self.pixels[0]:
-            batch[name] = blank([self.pixels[question.image][name] for question in asked])
+        batch = padded(asked, self.loaded.processor.tokenizer.pad_token_id)
+        images = [question.image for question in asked if question.image is not None]
+        if images:
+            rows = [self.sizes[image] for image in images]
+            batch |= {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+            for name in self.pixels[images[0]]:
+                batch[name] = blank([self.pixels[image][name] for image in images])
         return {name: value.to(self.loaded.model.device) for name, value in batch.items()}
 
 
@@ -132,7 +145,11 @@ def padded(asked: Sequence[Asked], pad: int) -> dict[str, Tensor]:
 
 
 def prepare(
-    loaded: Loaded, items: Sequence[Item], images: Sequence[str], folder: Path
+    loaded: Loaded,
+    items: Sequence[Item],
+    files: Mapping[str, Path],
+    template: str = PLAIN,
+    done: Callable[[int], Any] = lambda count: None,
 ) -> Questions:
     """Process images and prompts with the model's own processor.
 
@@ -142,36 +159,70 @@ def prepare(
     Args:
         loaded: model and processor.
         items: benchmark lines.
-        images: file names, each used by at least one item.
-        folder: where the image files are.
-
-    Raises:
-        ImageFileError: an image that cannot be read.
+        files: image file of every image name.
+        template: what the model is asked, with `{question}` in it.
+        done: told the number of images that were read since.
     """
-    texts: dict[str, dict[str, None]] = {image: {} for image in images}
+    texts: dict[str | None, dict[str, None]] = {}
     for item in items:
-        texts[item.image][item.question] = None
-    placeholder = loaded.model.config.image_token_id
-    asked: list[Asked] = []
-    sizes: list[dict[str, Tensor]] = []
-    pixels: list[dict[str, torch.Size]] = []
-    totals: list[int] = []
+        texts.setdefault(item.image, {})[item.question] = None
+    images = [image for image in texts if image is not None]
+    found = Questions(loaded, images, [files[image] for image in images], [], [], [], [])
     known: dict[tuple[bytes, str], dict[str, Tensor]] = {}
     for number, image in enumerate(images):
-        picture = load_image(folder / image)
-        (plain,), size, shapes = _processed(loaded, picture, [PROBE_TEXT])
-        key = plain["input_ids"].numpy().tobytes()
-        new = [text for text in texts[image] if (key, text) not in known]
-        if new:
-            known.update(
-                ((key, text), columns)
-                for text, columns in zip(new, _processed(loaded, picture, new)[0], strict=True)
-            )
-        sizes.append(size)
-        pixels.append(shapes)
-        totals.append(int((plain["input_ids"] == placeholder).sum()))
-        asked += [Asked(number, text, known[key, text]) for text in texts[image]]
-    return Questions(loaded, list(images), folder, sizes, pixels, totals, asked)
+        _add(found, number, list(texts[image]), template, known)
+        done(1)
+    for question in texts.get(None, ()):
+        text = filled(template, question)
+        columns = {"input_ids": _plain_ids(loaded, text)}
+        found.asked.append(Asked(None, text, columns, question))
+    return found
+
+
+def filled(template: str, question: str) -> str:
+    """A question in its template; other braces are left alone."""
+    return template.replace(PLAIN, question)
+
+
+def _add(
+    found: Questions,
+    number: int,
+    questions: Sequence[str],
+    template: str,
+    known: dict[tuple[bytes, str], dict[str, Tensor]],
+) -> None:
+    """Read one image and make its prompts."""
+    loaded = found.loaded
+    texts = [filled(template, question) for question in questions]
+    try:
+        picture = found.picture(number)
+    except ImageFileError as error:
+        found.broken[number] = str(error)
+        found.sizes.append({})
+        found.pixels.append({})
+        found.totals.append(0)
+        pairs = zip(texts, questions, strict=True)
+        found.asked.extend(Asked(number, text, {}, question) for text, question in pairs)
+        return
+    (plain,), size, shapes = _processed(loaded, picture, [PROBE_TEXT])
+    key = plain["input_ids"].numpy().tobytes()
+    new = [text for text in texts if (key, text) not in known]
+    if new:
+        rows = _processed(loaded, picture, new)[0]
+        known.update(((key, text), columns) for text, columns in zip(new, rows, strict=True))
+    found.sizes.append(size)
+    found.pixels.append(shapes)
+    found.totals.append(int((plain["input_ids"] == loaded.model.config.image_token_id).sum()))
+    found.asked.extend(
+        Asked(number, text, known[key, text], question)
+        for text, question in zip(texts, questions, strict=True)
+    )
+
+
+def _plain_ids(loaded: Loaded, text: str) -> Tensor:
+    """The prompt of a question without an image, `[L]`."""
+    ids: Tensor = loaded.text_inputs([text])["input_ids"][0].cpu()
+    return ids
 
 
 def _processed(

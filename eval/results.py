@@ -1,14 +1,12 @@
-"""Score one run and write its folder: config.json, results.json, answers.jsonl.
+"""The result of one run: what was kept, what was said, and how it scores on the probe.
 
-In: items, raw answers, and what was kept. Out: `RunResult` and three files (with captions a fourth,
-captions.jsonl), each written under a temporary name first, so that a run that was interrupted
-leaves no half file.
+In: items, raw answers, and what was kept. Out: `RunResult`, and its numbers for a result file.
+Scores of other benchmarks, with intervals, are `scored`'s business.
 """
 
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,15 @@ from numpy.typing import NDArray
 
 from lvlm_prune.config import PruneConfig
 from lvlm_prune.eval import mme, pope
+from lvlm_prune.eval.benchmark import Item
 from lvlm_prune.eval.caption import Captioned
 from lvlm_prune.eval.inside import inside_label
 from lvlm_prune.eval.interval import Interval
 from lvlm_prune.eval.layer_use import LayerUse
 from lvlm_prune.eval.prefill import Timing
-from lvlm_prune.eval.probe import MME_TASKS, POPE_SPLITS, Item
+from lvlm_prune.eval.probe import MME_TASKS, POPE_SPLITS
+from lvlm_prune.eval.row import Row
+from lvlm_prune.eval.run import settings_names
 from lvlm_prune.eval.sink_counts import SinkCount
 
 
@@ -32,9 +33,11 @@ class RunResult:
 
     Args:
         config: what was asked for.
+        name: of the run's folder.
+        hash: of everything that its answers depend on.
         kept: visual tokens of an image that reach the LLM; the mean, where images differ.
         total: visual tokens of an image, N; the mean, where images differ.
-        items: the benchmark lines.
+        items: the benchmark lines that were answered, without captions.
         answers: raw answer to each line.
         pope: score of each split.
         mme: score of each task; empty where the pairs were not asked.
@@ -44,7 +47,7 @@ class RunResult:
         against_random: difference to `random` at the same budget, or None; of a stage inside the
             LLM to random tokens at the same layers.
         timing: prefill times, or None.
-        seconds: wall time of choosing and answering; little where another run's answers served.
+        seconds: time of answering, summed over prompts; none where another run's answers served.
         stages: how many tokens go on from which layer, None where the method decides; or None.
         use: what the stages inside the LLM spent, or None.
         control_of: label of the run whose measured tokens this control has, or None.
@@ -52,9 +55,14 @@ class RunResult:
             stages; None before the LLM.
         changed: share of POPE answers that differ from that run's, or None.
         captions: what the run said of each image, or None.
+        errors: calls that failed.
+        rows: everything that the run said, failed calls included.
+        asked: all benchmark lines of the run.
     """
 
     config: PruneConfig
+    name: str
+    hash: str
     kept: int
     total: int
     items: list[Item]
@@ -72,6 +80,9 @@ class RunResult:
     against_base: Interval | None = None
     changed: float | None = None
     captions: Captioned | None = None
+    errors: int = 0
+    rows: list[Row] = field(default_factory=list)
+    asked: list[Item] = field(default_factory=list)
 
     @property
     def inside(self) -> bool:
@@ -88,7 +99,7 @@ class RunResult:
         """Name of what reaches the LLM."""
         if self.config.method == "identity":
             return "unpruned"
-        added = ", ".join(part.replace("-", " ") for part in self._settings)
+        added = ", ".join(part.replace("-", " ") for part in settings_names(self.config))
         return self.config.method + (f" ({added})" if added else "")
 
     @property
@@ -97,24 +108,6 @@ class RunResult:
         if self.control_of is not None:
             return f"random as {self.control_of}"
         return inside_label(self.config) if self.inside else self.base
-
-    @property
-    def name(self) -> str:
-        """Name of the run's folder."""
-        base = "unpruned"
-        if self.config.method != "identity":
-            base = "-".join([self.config.method, str(self.kept), *self._settings])
-        if not self.inside:
-            return base
-        return f"{base}-{re.sub('[^a-z0-9._]+', '-', self.label.lower())}"
-
-    @property
-    def _settings(self) -> list[str]:
-        """What the run's name says besides method and budget."""
-        config = self.config
-        policy = [] if config.sinks == "ignore" else [f"sinks-{config.sinks}"]
-        unit = [] if config.per == "image" else [f"per-{config.per}"]
-        return [*policy, *unit, *([] if config.order == "raster" else ["sinks-first"])]
 
     @property
     def accuracy(self) -> float:
@@ -134,13 +127,21 @@ class RunResult:
     def _mean(self, name: str) -> float:
         return sum(getattr(score, name) for score in self.pope.values()) / len(self.pope)
 
-    def right(self, images: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Right answers and questions of each image and POPE split, both `[images, splits]`."""
+    def right(
+        self, images: Sequence[str], among: Collection[str] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Right answers and questions of each image and POPE split, both `[images, splits]`.
+
+        Args:
+            images: all image names.
+            among: ids of the lines to look at; None is all.
+        """
         places = {image: number for number, image in enumerate(images)}
         right = np.zeros((len(images), len(POPE_SPLITS)), np.int64)
         asked = np.zeros_like(right)
         for item, answer in zip(self.items, self.answers, strict=True):
-            if item.benchmark == "pope":
+            wanted = among is None or item.id in among
+            if item.benchmark == "pope" and item.image is not None and wanted:
                 cell = places[item.image], POPE_SPLITS.index(item.split)
                 right[cell] += pope.parse(answer) == item.label
                 asked[cell] += 1
@@ -151,6 +152,11 @@ class RunResult:
         config = self.config
         return {
             "run": self.name,
+            "label": self.label,
+            "hash": self.hash,
+            "config": config.to_dict(),
+            "baseline": self.unpruned,
+            "errors": self.errors,
             "method": self.config.method,
             "layers": None if config.layers is None else self._layers(config.layers.to_dict()),
             "reweight": None if config.reweight is None else config.reweight.to_dict(),
@@ -160,13 +166,7 @@ class RunResult:
             "kept": self.kept,
             "total": self.total,
             "same_rows_as": self.same_as,
-            "presence": {
-                "accuracy": self.accuracy,
-                "f1": self.f1,
-                "yes_ratio": self.yes_ratio,
-                "minus_random": _interval(self.against_random),
-                "minus_base": _interval(self.against_base),
-            },
+            "presence": self._presence(),
             "changed_answers": self.changed,
             "pope": {split: score.to_dict() for split, score in self.pope.items()},
             "mme": {task: score.to_dict() for task, score in self.mme.items()},
@@ -174,6 +174,18 @@ class RunResult:
             "prefill": None if self.timing is None else self.timing.to_dict(),
             "captions": None if self.captions is None else self.captions.to_dict(),
             "seconds": round(self.seconds, 1),
+        }
+
+    def _presence(self) -> dict[str, Any] | None:
+        """Numbers over the POPE splits of the probe."""
+        if not self.pope:
+            return None
+        return {
+            "accuracy": self.accuracy,
+            "f1": self.f1,
+            "yes_ratio": self.yes_ratio,
+            "minus_random": _interval(self.against_random),
+            "minus_base": _interval(self.against_base),
         }
 
     def _layers(self, schedule: dict[str, Any]) -> dict[str, Any]:
@@ -213,41 +225,6 @@ def _rows(
         for item, answer in zip(items, answers, strict=True)
         if item.benchmark == benchmark and item.split == split
     ]
-
-
-def write_run(result: RunResult, folder: Path, about: Mapping[str, Any]) -> None:
-    """Write the folder of one run.
-
-    Args:
-        result: the run.
-        folder: the grid's folder; the run's own is made inside it.
-        about: what holds for the whole grid: model, benchmark, versions.
-    """
-    own = folder / result.name
-    own.mkdir(parents=True, exist_ok=True)
-    write_text(own / "config.json", as_json({**about, "prune": result.config.to_dict()}))
-    write_text(own / "results.json", as_json(result.to_dict()))
-    write_text(own / "answers.jsonl", "".join(f"{line}\n" for line in _answer_lines(result)))
-    if result.captions is not None:
-        lines = (json.dumps(row, ensure_ascii=False) for row in result.captions.lines())
-        write_text(own / "captions.jsonl", "".join(f"{line}\n" for line in lines))
-
-
-def _answer_lines(result: RunResult) -> Iterable[str]:
-    """One line for each answer."""
-    for item, answer in zip(result.items, result.answers, strict=True):
-        row = {
-            "id": item.id,
-            "split": item.split,
-            "image": item.image,
-            "question": item.question,
-            "label": item.label,
-            "answer": answer,
-            "parsed": (pope if item.benchmark == "pope" else mme).parse(answer),
-            "kept_tokens": result.kept,
-            "total_tokens": result.total,
-        }
-        yield json.dumps(row, ensure_ascii=False)
 
 
 def as_json(value: Any) -> str:

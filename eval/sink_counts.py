@@ -1,14 +1,9 @@
-"""Count the ViT sinks of a benchmark's images, and those that a run kept.
+"""How many ViT sinks there are in a benchmark's images, and how many a run kept.
 
-In: choices and sinks of all images. Out: three numbers.
+In: nothing. Out: three numbers with names.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-from torch import Tensor
-
-from lvlm_prune.stage import Choice
 
 
 @dataclass(frozen=True)
@@ -24,14 +19,3 @@ class SinkCount:
     images: int
     found: int
     kept: int
-
-
-def count_sinks(choices: Sequence[Choice], sinks: Sequence[Tensor]) -> SinkCount:
-    """Count the sinks of all images and those that were kept."""
-    return SinkCount(
-        images=sum(bool(found.any()) for found in sinks),
-        found=sum(int(found.sum()) for found in sinks),
-        kept=sum(
-            int(found[choice.rows.kept].sum()) for choice, found in zip(choices, sinks, strict=True)
-        ),
-    )

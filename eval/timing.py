@@ -29,9 +29,9 @@ def measure(grid: Grid, results: Sequence[RunResult]) -> tuple[StageTimes, str]:
         Medians of the unpruned model, and what was measured, in words.
     """
     loaded, questions = grid.loaded, grid.questions
-    count = min(TIMED_IMAGES, len(questions.images))
-    first = [grid.asked(image).text for image in range(count)]
-    pictures = [questions.picture(image) for image in range(count)]
+    images = questions.readable()[:TIMED_IMAGES]
+    first = [grid.asked(image).text for image in images]
+    pictures = [questions.picture(image) for image in images]
     inputs = loaded.inputs(pictures, first)
     # Marks are read for stages inside the LLM alone, which are not timed here.
     stages = [BoundaryStage(loaded.model, stage.config) for stage in grid.stages]

@@ -1,4 +1,4 @@
-"""The command line: run, inspect, eval, score, speed, calibrate, methods, models.
+"""The command line: run, inspect, eval, score, build-pope, speed, calibrate, methods, models.
 
 Commands live in `lvlm_prune.commands`, which import what they need when they run, so `--help`
 answers at once. Mistakes of the user end in one sentence on stderr and exit code 1, never in a
@@ -9,6 +9,7 @@ import sys
 
 import typer
 
+from lvlm_prune.commands.build_pope import build_pope
 from lvlm_prune.commands.calibrate import calibrate
 from lvlm_prune.commands.eval import evaluate
 from lvlm_prune.commands.inspect import inspect
@@ -33,6 +34,7 @@ app.command()(run)
 app.command()(inspect)
 app.command("eval")(evaluate)
 app.command()(score)
+app.command("build-pope")(build_pope)
 app.command()(speed)
 app.command()(calibrate)
 app.command()(methods)
@@ -48,3 +50,7 @@ def main() -> None:
             raise
         typer.echo(f"lvlm-prune: {error}", err=True)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ left, as batched generation needs. Weights are read from safetensors only. It kn
 can be pruned is the adapters' business.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +42,10 @@ class Loaded:
         """Name for tables and pictures."""
         return f"{self.name} (planted sinks)" if self.planted else self.name
 
-    def prompt(self, question: str) -> str:
+    def prompt(self, question: str, image: bool = True) -> str:
         """The chat prompt of a question about one image, up to where the answer begins."""
-        content = [{"type": "image"}, {"type": "text", "text": question}]
+        content = [{"type": "image"}] if image else []
+        content.append({"type": "text", "text": question})
         return self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
@@ -54,28 +56,41 @@ class Loaded:
         batch = self.processor(text=prompts, images=list(images), return_tensors="pt", padding=True)
         return {name: value.to(self.model.device) for name, value in batch.items()}
 
+    def text_inputs(self, questions: Sequence[str]) -> dict[str, Tensor]:
+        """Tensors for `model.generate` of questions without an image."""
+        prompts = [self.prompt(question, image=False) for question in questions]
+        batch = self.processor(text=prompts, return_tensors="pt", padding=True)
+        return {name: value.to(self.model.device) for name, value in batch.items()}
 
-def load(name: str | Path | None = None, device: str = "cpu", plant: bool = False) -> Loaded:
+
+def load(
+    name: str | Path | None = None,
+    device: str = "cpu",
+    plant: bool = False,
+    cards: Sequence[int] | None = None,
+) -> Loaded:
     """Load a model and its processor.
 
     Args:
         name: folder, hub name, or the name of a bundled model (`lvlm_prune.assets.MODEL_NAMES`);
             None is the bundled LLaVA.
-        device: torch device; on a CPU the model runs in float32.
+        device: torch device, or `auto` for a model that accelerate spreads over devices; on a CPU
+            the model runs in float32.
         plant: plant ViT sinks in the bundled LLaVA.
+        cards: with `auto`, the GPUs that it may use; None is all of them.
 
     Raises:
         ValueError: a device that is not there, or sinks to plant in another model.
         OSError: no such folder, missing files, or a hub that cannot be reached.
     """
-    target = check_device(device)
+    target = None if device == "auto" else check_device(device)
     if plant and name not in (None, MODEL_NAME):
         raise ValueError(
             f"sinks can be planted in the bundled {MODEL_NAME} only, not in {str(name)!r}; "
             "leave --model out, or leave --plant-sinks out"
         )
     source = model_source(name)
-    model = load_model(source, target)
+    model = spread_model(source, cards) if target is None else load_model(source, target)
     processor = _processor(source)
     if plant:
         from lvlm_prune.assets.plant_sinks import plant_sinks
@@ -93,7 +108,7 @@ def check_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
             f"device {device!r} cannot be used ({str(error).splitlines()[0]}); "
-            "pass cpu, or cuda where torch was installed for a GPU"
+            "pass cpu, cuda where torch was installed for a GPU, or auto"
         ) from error
     return target
 
@@ -132,16 +147,42 @@ def load_model(source: str, device: torch.device, language: bool = False) -> Any
         OSError: missing files, or a hub that cannot be reached.
         ValueError: a model of another kind.
     """
+    dtype: Any = torch.float32 if device.type == "cpu" else "auto"
+    return _loaded(source, language, dtype=dtype).to(device)
+
+
+def spread_model(source: str, cards: Sequence[int] | None = None) -> Any:
+    """Load the weights of a model that is too large for one device, with `device_map="auto"`.
+
+    Args:
+        source: folder or hub name.
+        cards: GPUs that it may use; None is all of them.
+
+    Raises:
+        OSError: missing files, or a hub that cannot be reached.
+        ValueError: a model of another kind.
+    """
+    dtype: Any = "auto" if torch.cuda.is_available() else torch.float32
+    memory = None if not cards else {card: torch.cuda.mem_get_info(card)[0] for card in cards}
+    # transformers reads WORLD_SIZE with device_map="auto" as a wish for tensor parallelism.
+    world = os.environ.pop("WORLD_SIZE", None)
+    try:
+        return _loaded(source, False, dtype=dtype, device_map="auto", max_memory=memory)
+    finally:
+        if world is not None:
+            os.environ["WORLD_SIZE"] = world
+
+
+def _loaded(source: str, language: bool, **settings: Any) -> Any:
+    """Call `from_pretrained`, without its bar and with its errors in one sentence."""
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.utils import logging
 
     loader: Any = AutoModelForCausalLM if language else AutoModelForImageTextToText
-
-    dtype: Any = torch.float32 if device.type == "cpu" else "auto"
     shows_bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        model: Any = loader.from_pretrained(source, dtype=dtype, use_safetensors=True)
+        return loader.from_pretrained(source, use_safetensors=True, **settings)
     except (OSError, ValueError) as error:
         advice = "" if Path(source).is_dir() else "; check the name, or pass a folder"
         raise type(error)(
@@ -150,7 +191,6 @@ def load_model(source: str, device: torch.device, language: bool = False) -> Any
     finally:
         if shows_bar:
             logging.enable_progress_bar()
-    return model.to(device)
 
 
 def _processor(source: str) -> Any:

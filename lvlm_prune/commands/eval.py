@@ -1,4 +1,4 @@
-"""`lvlm-prune eval`: the accuracy of methods and budgets on a benchmark."""
+"""`lvlm-prune eval`: methods and budgets on hallucination benchmarks."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from lvlm_prune.commands.options import (
-    DeviceOption,
     ModelsOption,
     OrderOption,
     PairsOption,
@@ -24,7 +23,13 @@ DEFAULT_METHODS = (
 
 
 def evaluate(
-    benchmark: Annotated[str, typer.Option(help="Which benchmark: probe (bundled).")] = "probe",
+    benchmark: Annotated[
+        str,
+        typer.Option(
+            help="Benchmarks, separated by commas: probe (bundled), pope, mme, chair, amber, "
+            "hallusionbench, mmvp, do-you-see-me; `lvlm-prune benchmarks` says what each needs."
+        ),
+    ] = "probe",
     model: ModelsOption = None,
     method: Annotated[
         str | None,
@@ -56,32 +61,70 @@ def evaluate(
     combine: Annotated[
         bool, typer.Option("--combine", help="Run each stage with each reweighting too.")
     ] = False,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="File or folder of a benchmark's questions; with several benchmarks NAME=FOLDER, "
+            "once for each. Without it they come from the hub."
+        ),
+    ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(help="Folder of a benchmark's images, written like --data."),
+    ] = None,
+    subset: Annotated[
+        list[str] | None,
+        typer.Option(help="Part of a benchmark, such as coco/random, written like --data."),
+    ] = None,
     captions: Annotated[
         bool,
-        typer.Option("--captions", help="Caption every image too, and score CHAIR and recall."),
+        typer.Option("--captions", help="Caption the probe's images too: CHAIR and recall."),
     ] = False,
+    prompt: Annotated[
+        str,
+        typer.Option(
+            help="What a prompt asks, with {question} in it and \\n for a line break, inside the "
+            "model's own chat template."
+        ),
+    ] = "{question}",
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="New tokens of an answer at most; the benchmark's if not given."),
+    ] = None,
     sinks: PoliciesOption = "ignore",
     per: PerOption = "image",
     order: OrderOption = "raster",
     plant_sinks: PlantOption = False,
     pairs: PairsOption = "visionzip,random",
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first images.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions in one batch.")] = 64,
-    seed: Annotated[int, typer.Option(help="Seed of random choices.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for results, table and plot.")] = Path(
-        "runs/probe"
-    ),
-    device: DeviceOption = "cpu",
+    batch_size: Annotated[
+        int,
+        typer.Option(min=1, help="Questions in one batch; halved when memory runs out."),
+    ] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of random choices and of the bootstrap.")] = 0,
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for results; a run that was interrupted goes on from there."),
+    ] = Path("runs/probe"),
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Answer everything anew, whatever --out holds.")
+    ] = False,
+    device: Annotated[
+        str,
+        typer.Option(help="cpu, cuda (one GPU a process), or auto: a large model over all GPUs."),
+    ] = "cpu",
 ) -> None:
-    """Measure the accuracy of methods and budgets on a benchmark.
+    """Measure what methods and budgets do to a model's answers on hallucination benchmarks.
 
     The model answers unpruned first, then with every method at every budget, and on top of each of
     them with every stage and every reweighting inside the LLM. A stage is compared with random
     tokens at the same layers, a reweighting with the same run without it.
 
-    Writes a folder for each run (config.json, results.json, answers.jsonl; captions.jsonl), and
-    table.md, accuracy.png, overlays.png and budgets.png, inside.md and inside.png; with several
-    models such a folder for each, and the tables of all. Plots need the `plot` extra.
+    Writes report.html and report.md, results.json (every number with its interval), samples.jsonl
+    (every answer), overlays.png and budgets.png; for the probe table.md and accuracy.png too. Each
+    answer is on disk as soon as it is there: stop at any time and run the same command again.
+    Failed calls are counted, never scored, and end the command with exit code 1. Plots need the
+    `plot` extra.
 
     \b
     Examples:
@@ -93,16 +136,31 @@ def evaluate(
       lvlm-prune eval --layers fastv@1:0.25,pyramiddrop@1:0.5,2:0.25    two schedules
       lvlm-prune eval --layers all@1:0.25 --reweight all --captions
       lvlm-prune eval --method identity,visionzip --keep 0.25 --reweight var,var:official_code
+    \b
+      lvlm-prune eval --benchmark pope --data POPE/output/coco --images val2014 \\
+          --model llava-hf/llava-1.5-7b-hf --device cuda --method visionzip --keep 64,128 \\
+          --prompt '{question}\\nAnswer the question using a single word or phrase.'
+      lvlm-prune eval --benchmark pope,mme --data pope=POPE --data mme=MME_Benchmark ...
+      torchrun --nproc-per-node 4 -m lvlm_prune.cli eval --device cuda ...
+      accelerate launch --num_processes 4 -m lvlm_prune.cli eval --device cuda ...
     """
     from lvlm_prune.budget import parse_keep
-    from lvlm_prune.eval.evaluate import EvalSettings, evaluate_benchmark
+    from lvlm_prune.commands.options import command_line
+    from lvlm_prune.eval.eval_settings import EvalSettings, by_benchmark
+    from lvlm_prune.eval.evaluate import evaluate_benchmark
     from lvlm_prune.eval.inside import parse_inside
 
     inside = parse_inside(layers, reweight, combine, seed)
     if method is None:
         method = DEFAULT_METHODS if inside.empty else "identity"
+    names = [name.strip() for name in benchmark.split(",")]
+    folders = by_benchmark(data or [], names, "--data")
+    pictures = by_benchmark(images or [], names, "--images")
     settings = EvalSettings(
-        benchmark=benchmark,
+        benchmarks=names,
+        data={name: Path(folder) for name, folder in folders.items()},
+        images={name: Path(folder) for name, folder in pictures.items()},
+        subsets=by_benchmark(subset or [], names, "--subset"),
         models=[None] if model is None else [name.strip() for name in model.split(",")],
         methods=None if method.strip() == "all" else method_names(method),
         keeps=[parse_keep(value) for value in keep.split(",")],
@@ -117,5 +175,9 @@ def evaluate(
         device=device,
         inside=inside,
         captions=captions,
+        template=prompt.replace("\\n", "\n"),
+        longest=max_new_tokens,
+        restart=restart,
+        command=command_line(),
     )
     evaluate_benchmark(settings, out)

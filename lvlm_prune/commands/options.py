@@ -55,3 +55,11 @@ def method_names(text: str) -> list[str]:
     if text.strip() == "all":
         return list(METHODS)
     return [method_named(name.strip()).name for name in text.split(",")]
+
+
+def command_line() -> str:
+    """The command as it was typed, for a report."""
+    import shlex
+    import sys
+
+    return shlex.join(["lvlm-prune", *sys.argv[1:]])
