@@ -31,6 +31,7 @@ def read(record: Record, place: str) -> Answer:
         text_of(record, TEXTS, place),
         place,
         id=id_of(record, IDS, place),
+        image=optional(record, "filename", "image"),
         question=optional(record, "prompt", "question"),
         split=optional(record, "category", "dimension"),
     )

@@ -232,12 +232,12 @@ def _pairs(
 
 
 def _refuse_other_questions(items: Sequence[Item], answers: Sequence[Answer]) -> None:
-    """Compare the question's text where an answer repeats it.
+    """Compare the question's text where an answer repeats it; captions may be asked for at will.
 
     Raises:
         ScoreError: it is another one (`question_mismatch`).
     """
-    for answer in answers:
+    for answer in answers if items[0].label else []:
         if answer.question is not None and not asks(answer.question, items[0].question):
             raise ScoreError(
                 "question_mismatch",

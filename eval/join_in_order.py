@@ -55,8 +55,12 @@ def in_order(
 
 
 def asks(prompt: str, question: str) -> bool:
-    """Whether a prompt, with whatever stands around it, asks this question."""
-    return plain_question(question) in " ".join(prompt.split())
+    """Whether a prompt asks this question, with whatever stands around it or without its end.
+
+    An end that is left out is a list of options or a request, as some files repeat only the rest.
+    """
+    wanted, asked = plain_question(question), plain_question(prompt)
+    return wanted in " ".join(prompt.split()) or (asked != "" and wanted.startswith(asked))
 
 
 def plain_question(text: str) -> str:

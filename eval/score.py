@@ -19,8 +19,9 @@ from lvlm_prune.eval.answer_files_mme import fewer_images, refuse_missing_tasks
 from lvlm_prune.eval.benchmark import OFFICIAL, Benchmark, Scoring, Tally
 from lvlm_prune.eval.benchmarks import benchmark_named, load_benchmark
 from lvlm_prune.eval.join import Joined, join
-from lvlm_prune.eval.mme_scoring import TASKS, incomplete
+from lvlm_prune.eval.mme_scoring import TASKS
 from lvlm_prune.eval.score_error import ScoreError
+from lvlm_prune.eval.score_notes import Parts, notes_on, refuse_unscorable
 
 ALL = "all"
 SAYS = ("yes", "no", "unparsed", "empty")
@@ -92,10 +93,10 @@ def score_joined(benchmark: Benchmark, joined: Joined, request: Request) -> dict
     parts = _parts(benchmark, joined)
     wanted = _wanted(request.parser, [scoring for scoring, _ in parts.values()])
     for scoring, part in parts.values():
-        _refuse_unscorable(scoring, part, wanted, request.allow_partial)
-    found = {parser: _numbers(parts, joined, parser) for parser in wanted}
+        refuse_unscorable(scoring, part, wanted, request.allow_partial)
+    found, absent = _by_parser(parts, joined, wanted)
     first = wanted[0]
-    notes = [*joined.notes, *_notes(joined, found[first], parts)]
+    notes = [*joined.notes, *notes_on(joined, found[first], parts), *absent]
     result = {
         "benchmark": benchmark.name,
         "parser": request.parser,
@@ -108,9 +109,6 @@ def score_joined(benchmark: Benchmark, joined: Joined, request: Request) -> dict
     if request.parser == ALL:
         result["parsers"] = found
     return _finite(result)
-
-
-Parts = Mapping[str, tuple[Scoring, Joined]]
 
 
 def _parts(benchmark: Benchmark, joined: Joined) -> Parts:
@@ -135,6 +133,28 @@ def _wanted(parser: str, scorings: Sequence[Scoring]) -> list[str]:
             "unknown_parser", f"no parser {parser!r} here; there are {', '.join(known)}, {ALL}"
         )
     return [parser]
+
+
+def _by_parser(
+    parts: Parts, joined: Joined, wanted: Sequence[str]
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The numbers of each parser, and notes on those that need a package which is not there.
+
+    Raises:
+        ScoreError: the first parser needs it (`missing_package`), or the labels cannot be scored
+            (`bad_labels`).
+    """
+    found, absent = {}, []
+    for parser in wanted:
+        try:
+            found[parser] = _numbers(parts, joined, parser)
+        except ImportError as error:
+            if parser == wanted[0]:
+                raise ScoreError("missing_package", str(error)) from error
+            absent.append(f"parser {parser} is left out: {error}")
+        except (ValueError, TypeError) as error:
+            raise ScoreError("bad_labels", str(error)) from error
+    return found, absent
 
 
 def _numbers(parts: Parts, joined: Joined, parser: str) -> dict[str, Any]:
@@ -196,60 +216,6 @@ def _labels(name: str, request: Request, file: AnswerFile) -> Benchmark:
     if name == MME and file.format == MME and not request.allow_partial:
         refuse_missing_tasks(file.answers, _asked(request, benchmark))
     return benchmark
-
-
-def _refuse_unscorable(
-    scoring: Scoring, part: Joined, parsers: Sequence[str], allow_partial: bool
-) -> None:
-    """Name what MME's tool crashes on.
-
-    Raises:
-        ScoreError: a pair without one of its answers (`incomplete_pair`), or a task none of whose
-            answers is read (`nothing_parsed`).
-    """
-    if scoring.name != MME:
-        return
-    lonely = incomplete(part.items, part.texts)
-    if lonely and not allow_partial:
-        raise ScoreError(
-            "incomplete_pair",
-            f"images without one of their two answers: {len(lonely)}, such as "
-            f"{', '.join(lonely[:5])}; --allow-partial scores the other pairs",
-        )
-    if OFFICIAL in parsers:
-        read: dict[str, bool] = {}
-        for item, text in zip(part.items, part.texts, strict=True):
-            said = "" if text is None else scoring.parse(item, text, OFFICIAL)
-            read[item.split] = read.get(item.split, False) or said in ("yes", "no")
-        silent = [task for task, some in read.items() if not some]
-        if silent:
-            others = [name for name in scoring.parsers if name != OFFICIAL]
-            raise ScoreError(
-                "nothing_parsed",
-                f"no answer of {', '.join(silent)} begins with yes or no, where the official tool "
-                f"crashes; --parser {' or '.join(others)} reads more",
-            )
-
-
-def _notes(joined: Joined, numbers: Mapping[str, Any], parts: Parts) -> list[str]:
-    """What a reader has to know beside the numbers."""
-    notes = []
-    counts = numbers["counts"]
-    answered = sum(text is not None for text in joined.texts)
-    if answered < joined.total:
-        notes.append(f"{answered}/{joined.total} lines are scored; the others have no answer")
-    if counts["error"]:
-        notes.append(f"failed calls, left out of every number: {counts['error']}")
-    if "pope" in parts and counts["no"] == answered:
-        notes.append(
-            "no answer says yes: precision, recall and f1 are 0, where the official script divides "
-            "by zero"
-        )
-    for scoring, part in parts.values():
-        lonely = incomplete(part.items, part.texts) if scoring.name == MME else []
-        if lonely:
-            notes.append(f"incomplete pairs, left out: {len(lonely)} ({', '.join(lonely[:20])})")
-    return notes
 
 
 def _asked(request: Request, benchmark: Benchmark) -> tuple[str, ...]:
