@@ -94,12 +94,13 @@ DIFFERENT = (
 
 
 def test_unique_names_differ_where_settings_do_and_only_there():
-    names = [read_arguments(settings).unique_name for settings in DIFFERENT]
+    names = [read_arguments(settings).unique_name() for settings in DIFFERENT]
     assert len(set(names)) == len(DIFFERENT)
-    assert names == [read_arguments(settings).unique_name for settings in DIFFERENT]
-    assert read_arguments({"keep": "25%"}).unique_name == read_arguments({}).unique_name
+    assert names == [read_arguments(settings).unique_name() for settings in DIFFERENT]
+    assert read_arguments({"keep": "25%"}).unique_name() == read_arguments({}).unique_name()
+    assert read_arguments({}).unique_name(max_new_tokens=8) not in names
     assert all("/" not in name and " " not in name for name in names)
-    assert read_arguments({"pretrained": "owner/name"}).unique_name.startswith("lvlm-prune-name-")
+    assert read_arguments({"pretrained": "owner/name"}).unique_name().startswith("lvlm-prune-name-")
 
 
 def test_leading_words_are_settings():

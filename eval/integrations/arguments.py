@@ -32,10 +32,14 @@ class Arguments:
     pretrained: str
     config: PruneConfig
 
-    @property
-    def unique_name(self) -> str:
-        """A file name that other settings, or another version of this package, do not share."""
+    def unique_name(self, **more: Any) -> str:
+        """A file name that other settings, or another version of this package, do not share.
+
+        Args:
+            **more: what else changes an answer.
+        """
         settings = {
+            **more,
             "version": __version__,
             "pretrained": self.pretrained,
             "config": self.config.to_dict(),
