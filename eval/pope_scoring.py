@@ -53,7 +53,8 @@ def tally(items: Sequence[Item], answers: Sequence[Text], parser: str = OFFICIAL
     Returns:
         For each split `tp`, `fp`, `tn`, `fn`, and `lost_yes` and `lost_no`, the answers to each
         label that were not read. `said/yes`, `said/no`, `said/unparsed` and `said/empty` split all
-        answers by what they name; `official` and `vcd` read also the last two as yes or no.
+        answers by what the rule finds in them; `official` takes the last two for a yes, also
+        `No!`, and `vcd` for the wrong answer.
 
     Raises:
         ValueError: different numbers of lines and answers, or a label that is neither yes nor no.

@@ -121,6 +121,16 @@ def test_the_seed_and_nothing_else_decides():
     assert build(there, 5) != build(there, 6)
 
 
+def test_each_image_has_its_own_draw():
+    alike = {f"{n}.jpg": THINGS[:6] for n in range(30)} | {"other.jpg": THINGS[6:]}
+    blocks = by_image(build(alike)["popular"])
+    asked = {image: tuple(map(name_in, block[::2])) for image, block in blocks.items()}
+    assert len(set(asked.values())) > 15
+    fewer = {image: alike[image] for image in ("7.jpg", "other.jpg")}
+    alone = by_image(build(fewer)["popular"])["7.jpg"]
+    assert tuple(map(name_in, alone[::2])) == asked["7.jpg"]
+
+
 def test_a_sample_of_the_images():
     built = build(scenes(), sample=7)
     images = {split: list(by_image(built[split])) for split in SPLITS}

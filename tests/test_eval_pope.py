@@ -176,6 +176,22 @@ def test_a_perfect_answer_with_a_full_stop():
     assert f1 == {**dict.fromkeys(SCORING.parsers, 1.0), "lmms-eval": 0.0}
 
 
+@pytest.mark.parametrize(
+    ("if_yes", "if_no", "accuracy"),
+    [
+        ("Yes. There is no doubt.", "No. Yes, really.", [1, 0, 0, 1, 1]),
+        ("", "", [0.5, 0, 0, 0, 0]),
+        ("Yes", "NO", [0.5, 1, 1, 1, 1]),
+        ("Answer: Yes", "Answer: No", [1, 0, 1, 1, 1]),
+    ],
+)
+def test_the_same_answers_and_five_harnesses(if_yes, if_no, accuracy):
+    items, _ = lines("random")
+    answers = [if_yes if item.label == "yes" else if_no for item in items]
+    found = [numbers(items, answers, parser)["accuracy"] for parser in SCORING.parsers]
+    assert found == accuracy
+
+
 def test_what_the_contract_asks_of_a_scoring():
     item = Item("1", "a.jpg", "?", "no", "pope", "random")
     assert SCORING.parsers[0] == "official"
