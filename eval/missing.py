@@ -96,8 +96,9 @@ def _message(benchmark: Benchmark, missing: Sequence[str]) -> str:
     )
     first = [folder for folder, _ in folders.most_common(3)]
     more = f" and {len(folders) - len(first)} more" if len(folders) > len(first) else ""
+    count = f"{len(missing)} of {len(benchmark.images)} images of {benchmark.name}"
     sentences = [
-        f"{len(missing)} of {len(benchmark.images)} images of {benchmark.name} are missing: {named}",
+        f"{count} are missing: {named}",
         f"Looked for in {', '.join(first)}{more}" if first else "",
         origin(benchmark, missing),
         "Pass their folder as --images; "
