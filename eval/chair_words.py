@@ -42,8 +42,8 @@ JOINED: Mapping[str, str] = {
 
 # A full stop ends a sentence before white space or a bracket, not after a number or an initial.
 _STOP = re.compile(
-    r"(?<![\w.,-])(?:[^\W\d]|-?[.,]?\d[\d,.-]*)\.(?=\s+[^\W\d_])"
-    r"|(?<!\.)\.(?=[\s)\";}\]*:@'({\[!?]|[»”’]*\s*$)"
+    r"(?<![\w.,'’-])(?:[^\W\d]|-?[.,]?\d[\d,.-]*)\.(?=\s+[^\W\d_])"
+    r"|(?<!\.)\.(?=[\s)\";}\]*:@'({\[!?»”’]|$)"
 )
 _OPENING = re.compile(r"(?<!\w)'(?!(?:re|ve|ll|m|t|s|d|n)\b)(?=\w)")
 _ALONE = re.compile(r"`+|''|\.{2,}|--|[:,](?!\d)|[\"«“‘„»”’;@#$%&?!*\[\](){}<>\u2012-\u2015]")
