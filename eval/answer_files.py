@@ -61,10 +61,12 @@ def read_answers(path: Path, benchmark: str) -> AnswerFile:
     start = text.lstrip()[:1]
     if start in ("{", "["):
         return _from_json(json_values(text, path), path, benchmark)
-    if any(answer_files_mme.is_mme_line(line) for line in lines_of(text)[:20]):
-        return AnswerFile(MME, tuple(answer_files_mme.read_task(path)))
-    if "prediction" not in lines_of(text)[0] and not any(mark in text for mark in ",\t;"):
-        raise ScoreError("unknown_format", f"{path} is no answer file; {_known()}")
+    lines = lines_of(text)
+    if "prediction" not in lines[0]:
+        if any(answer_files_mme.is_mme_line(line) for line in lines):
+            return AnswerFile(MME, tuple(answer_files_mme.read_task(path)))
+        if not any(mark in lines[0] for mark in ",\t;"):
+            raise ScoreError("unknown_format", f"{path} is no answer file; {_known()}")
     rows = answer_files_vlmevalkit.table_records(content, text, path)
     return _from_records(rows, path, benchmark)
 

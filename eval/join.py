@@ -63,20 +63,25 @@ def join(benchmark: Benchmark, file: AnswerFile, allow_partial: bool = False) ->
     if not ways:
         raise ScoreError("unknown_ids", _unknown(answers, benchmark))
     refused: list[ScoreError] = []
-    for partly in (False, True) if allow_partial else (False,):
-        refused = []
-        for way in ways:
-            try:
-                pairs, surplus, said = way(partly)
-            except ScoreError as error:
-                refused.append(error)
-                continue
-            return _joined(benchmark, pairs, surplus, [*file.notes, *notes, *said])
-    raise refused[0]
+    for way in ways:
+        try:
+            pairs, surplus, said = way(False)
+        except ScoreError as error:
+            refused.append(error)
+            continue
+        return _joined(benchmark, pairs, surplus, [*file.notes, *notes, *said])
+    if not allow_partial:
+        raise refused[0]
+    pairs, surplus, said = ways[0](True)
+    return _joined(benchmark, pairs, surplus, [*file.notes, *notes, *said])
 
 
 def _ways(benchmark: Benchmark, answers: list[Answer], nameless: bool) -> list[Way]:
-    """How these answers might be joined; the first one that leaves nothing over is right."""
+    """How these answers might be joined, the most telling way first.
+
+    The first way that leaves nothing over is right; a part is joined by the first way alone, since
+    a weaker one would find some line for almost any answer.
+    """
     ours = any(answer.items for answer in answers)
     answers = [
         replace(answer, id=name) for answer in answers for name in (answer.items or (answer.id,))
@@ -122,18 +127,20 @@ def _of_these_splits(
 def _by_id(items: Sequence[Item], answers: Sequence[Answer]) -> tuple[Lines, list[object]] | None:
     """Lines by name and the name of each answer; None if no answer has the name of a line."""
     handles: dict[str, set[str]] = defaultdict(set)
+    captions: dict[str, set[str]] = defaultdict(set)
     for item in items:
-        short = item.id.split("/", 1)[-1]
-        called = {item.id, short, item.id.rsplit("/", 1)[-1]}
-        called |= {image_number(item.image)} if item.image and not item.label else set()
+        called = {item.id.split("/", 1)[-1], item.id.rsplit("/", 1)[-1]}
         called |= {str(item.facts[key]) for key in ("question_id", "id") if key in item.facts}
         for name in called:
             handles[name].add(item.id)
-    names = []
-    for answer in answers:
-        found = handles.get(answer.id or "") or handles.get(image_number(answer.id or "")) or set()
-        names.append(next(iter(found)) if len(found) == 1 else answer.id)
+        if item.image is not None and not item.label:
+            captions[image_number(item.image)].add(item.id)
     lines = {item.id: [item] for item in items}
+    names: list[object] = []
+    for answer in answers:
+        name = answer.id or ""
+        found = set() if answer.items else handles.get(name) or captions.get(image_number(name))
+        names.append(next(iter(found)) if found and len(found) == 1 else answer.id)
     return (lines, names) if any(name in lines for name in names) else None
 
 

@@ -58,7 +58,7 @@ def notes_on(joined: Joined, numbers: Mapping[str, Any], parts: Parts) -> list[s
         notes.append(f"{answered}/{joined.total} lines are scored; the others have no answer")
     if counts["error"]:
         notes.append(f"failed calls, left out of every number: {counts['error']}")
-    if "pope" in parts and counts["no"] == answered:
+    if "pope" in parts and numbers.get("pope", numbers)["yes_ratio"] == 0:
         notes.append(
             "no answer says yes: precision, recall and f1 are 0, where the official script divides "
             "by zero"

@@ -1,4 +1,4 @@
-"""`lvlm-prune score` on the golden answer files of the official scripts, as a user would call it."""
+"""`lvlm-prune score` on the golden answer files of the official scripts, called as users call it."""
 
 import json
 import subprocess
