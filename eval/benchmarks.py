@@ -87,7 +87,7 @@ _ENTRIES = (
         summary="objects that a caption makes up, by a table of words",
         needs="JSON {image: [objects]}, or a COCO annotations folder (instances_*.json and "
         "captions_*.json, train and val 2014); images in images/ or --images",
-        subsets="none",
+        subsets="a text file of image names or COCO numbers; of a COCO folder also train or val",
         licence="word lists BSD-2-Clause; COCO annotations CC BY 4.0, images as under pope",
         loader="lvlm_prune.eval.chair:load",
         images="COCO by name (images.cocodataset.org)",
@@ -110,7 +110,7 @@ _ENTRIES = (
         subsets="image, text, VD, VS, or categories such as chart, several with commas",
         licence="BSD-3-Clause",
         loader="lvlm_prune.eval.hallusionbench:load",
-        images="hallusion_bench.zip, linked from github.com/tianyi-lab/HallusionBench",
+        images="the archive hallusion_bench, linked from github.com/tianyi-lab/HallusionBench",
         together="set",
     ),
     Entry(
@@ -184,6 +184,8 @@ def load_benchmark(
         found = entry.load(data, subset, images)
     else:
         raise FileNotFoundError(f"{data} is absent; --data of {entry.name} takes: {entry.needs}")
+    if subset is not None and "subset" not in found.version:
+        found = replace(found, version={**found.version, "subset": subset})
     return found if limit is None else first_images(found, limit, entry.together)
 
 

@@ -34,7 +34,7 @@ class Table:
     """Where the hub has a benchmark.
 
     Args:
-        names: of the dataset, the first that can be read is taken.
+        names: of the dataset; the next is tried where one is not found.
         splits: that belong to it, in order.
         write: turns rows into files of the official layout.
     """
@@ -74,8 +74,7 @@ def read_rows(name: str, splits: Sequence[str]) -> Iterator[Mapping[str, Any]]:
         import datasets
     except ImportError as error:
         raise ImportError(
-            "benchmarks of the hub are read with the package datasets: "
-            "pip install 'lvlm-prune[eval]', or pass --data with a folder of your own"
+            "the hub is read with the package datasets: pip install 'lvlm-prune[eval]'"
         ) from error
     for split in splits:
         table = datasets.load_dataset(name, split=split)
@@ -125,12 +124,14 @@ def _fill(
             source = {"dataset": name, "splits": table.splits}
             (part / DONE).write_text(json.dumps(source), encoding="utf-8")
             _move(part, folder)
-        except ImportError:
-            raise
+        except ImportError as error:
+            raise ImportError(f"no data given, and {error}. {_instead(entry)}") from error
         # Whatever the network did or the table lacks, the next step is the same.
         except Exception as error:
             first = str(error).strip().split("\n")[0]
             failures.append(f"{name}: {type(error).__name__}: {first}")
+            if isinstance(error, ConnectionError):
+                break
         else:
             return
         finally:

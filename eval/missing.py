@@ -90,7 +90,8 @@ def origin(benchmark: Benchmark, missing: Sequence[str]) -> str:
 
 def _message(benchmark: Benchmark, missing: Sequence[str]) -> str:
     """How many, which, where they were looked for, where they come from, what to do."""
-    named = ", ".join(missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
+    rest = len(missing) - NAMED
+    named = ", ".join(missing[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
     folders = Counter(
         str(benchmark.files[name].parent) for name in missing if name in benchmark.files
     )

@@ -127,8 +127,11 @@ def test_a_question_of_pope_is_written_as_pope_writes_it(cache):
     )
 
 
-def test_the_second_name_is_tried_and_a_broken_read_leaves_nothing(cache):
+def test_a_broken_read_leaves_nothing(cache):
+    tried = []
+
     def fails(name, splits):
+        tried.append(name)
         yield pope_rows()[0]
         raise ConnectionError(f"cannot reach {name}\nwith a long tail")
 
@@ -139,9 +142,15 @@ def test_the_second_name_is_tried_and_a_broken_read_leaves_nothing(cache):
     assert "long tail" not in str(caught.value)
     assert "images.cocodataset.org" in str(caught.value)
     assert list(cache.iterdir()) == []
+    # Without a network another name is no better, and each costs its retries.
+    assert len(tried) == 1
 
+
+def test_a_name_that_is_gone_is_followed_by_its_old_one():
     def second(name, splits):
-        return pope_rows() if name == "lmms-lab/POPE" else fails(name, splits)
+        if name != "lmms-lab/POPE":
+            raise FileNotFoundError(name)
+        return pope_rows()
 
     assert len(load_from_hub(BENCHMARKS["pope"], None, None, second).items) == 12
 
@@ -163,6 +172,14 @@ def test_rows_of_another_table_are_named(name, change, message, cache):
     with pytest.raises(HubError, match=message):
         load_from_hub(BENCHMARKS[name], None, None, lambda *_: rows)
     assert list(cache.iterdir()) == []
+
+
+def test_without_the_package_it_says_what_to_install_and_what_to_pass():
+    def absent(name, splits):
+        raise ImportError("the hub is read with the package datasets: pip install it")
+
+    with pytest.raises(ImportError, match="package datasets.*Pass --data with Questions.csv"):
+        load_from_hub(BENCHMARKS["mmvp"], None, None, absent)
 
 
 @pytest.mark.parametrize("name", ["chair", "amber", "do-you-see-me"])
