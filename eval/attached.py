@@ -179,10 +179,12 @@ def _counted(
 ) -> list[Answer]:
     """Answers with the visual tokens of their prompts."""
     found = []
+    # Where every question has its own tokens, an image has no one number of kept sinks.
+    marks = None if chosen.by_image is None else chosen.sinks
     for answer, choice, question in zip(answers, choices, asked, strict=True):
         rows, sinks = choice.rows, None
-        if chosen.sinks is not None and question.image is not None:
-            marked = chosen.sinks[question.image]
+        if marks is not None and question.image is not None:
+            marked = marks[question.image]
             sinks = int(marked.sum()), int(marked[rows.kept].sum())
         found.append(replace(answer, kept=len(rows.kept), total=rows.total, sinks=sinks))
     return found

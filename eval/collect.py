@@ -44,7 +44,6 @@ class Collector:
         items = [item for item in run.items if item.id in said and item.benchmark != CAPTION]
         answers = [said[item.id].text or "" for item in items]
         images = {row.image: row for row in reversed(good.values()) if row.image is not None}
-        twins = {row.same_as for row in good.values()}
         result = RunResult(
             config=run.config,
             name=run.name,
@@ -55,7 +54,7 @@ class Collector:
             answers=answers,
             pope=score_pope(items, answers) if self._is_probe else {},
             mme=score_mme(items, answers) if self._is_probe else {},
-            same_as=twins.pop() if len(twins) == 1 else None,
+            same_as=_twin(list(good.values())),
             seconds=sum(row.seconds for row in rows),
             control_of=run.control_of,
             errors=len(rows) - len(good),
@@ -105,6 +104,15 @@ class Collector:
 def _mean(values: Sequence[int]) -> int:
     """The mean of whole numbers, rounded; 0 of none."""
     return round(mean(values)) if values else 0
+
+
+def _twin(rows: Sequence[Row]) -> str | None:
+    """The run that handed the same rows of every image to the LLM; it may have asked less of it."""
+    taken = [row for row in rows if row.same_as is not None]
+    names = {row.same_as for row in taken}
+    if len(names) == 1 and {row.image for row in taken} == {row.image for row in rows}:
+        return names.pop()
+    return None
 
 
 def _sinks(rows: Sequence[Row]) -> SinkCount | None:

@@ -12,16 +12,17 @@ from tiny_probe import tiny_loaded, write_probe
 from lvlm_prune import attach
 from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.config import PruneConfig
-from lvlm_prune.errors import ImageFileError
-from lvlm_prune.eval.answer import MAX_NEW_TOKENS, answer_all, batches
+from lvlm_prune.eval.answer import answer_all, batches
+from lvlm_prune.eval.benchmarks import load_benchmark
 from lvlm_prune.eval.chosen import Chosen
 from lvlm_prune.eval.configs import grid_configs, runnable
 from lvlm_prune.eval.encoding import SharedEncodings
-from lvlm_prune.eval.probe import load_probe
+from lvlm_prune.eval.halving import BatchLimit
 from lvlm_prune.eval.questions import Asked, padded, prepare
 from lvlm_prune.images import load_image
 from lvlm_prune.methods import METHODS
 
+MAX_NEW_TOKENS = 4
 KEEPS = (9, 0.5)
 FAMILIES = {"next": tiny_next, "qwen": tiny_qwen, "internvl": tiny_internvl}
 # One method of each kind: attention, merging, reading the question, drawing, averaging, smaller.
@@ -41,21 +42,21 @@ def loaded():
 
 @pytest.fixture(scope="module")
 def probe(tmp_path_factory):
-    return load_probe(write_probe(tmp_path_factory.mktemp("probe") / "probe"))
+    return load_benchmark("probe", write_probe(tmp_path_factory.mktemp("probe") / "probe"))
 
 
 @pytest.fixture(scope="module")
 def questions(loaded, probe):
-    return prepare(loaded, probe.items, probe.images, probe.folder)
+    return prepare(loaded, probe.items, probe.files)
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES))
 def family(request, tmp_path_factory):
     """Another model with its questions, whose last image is wider than the others."""
-    probe = load_probe(write_probe(tmp_path_factory.mktemp("family") / "probe"))
-    last = probe.folder / probe.images[-1]
+    probe = load_benchmark("probe", write_probe(tmp_path_factory.mktemp("family") / "probe"))
+    last = probe.files[probe.images[-1]]
     load_image(last).resize((96, 40)).save(last)
-    return prepare(FAMILIES[request.param](), probe.items, probe.images, probe.folder)
+    return prepare(FAMILIES[request.param](), probe.items, probe.files)
 
 
 def answers_of(questions, configs):
@@ -63,11 +64,14 @@ def answers_of(questions, configs):
     stages = [BoundaryStage(questions.loaded.model, config) for config in configs]
     answers = {}
     with torch.inference_mode():
-        shared = SharedEncodings(stages, questions, batch_size=2)
+        images = range(len(questions.images))
+        shared = SharedEncodings(stages, questions, images, BatchLimit(2))
         for stage in stages:
-            chosen = Chosen(stage, shared.encoded(stage))
-            found = answer_all(questions, range(len(questions.asked)), chosen, batch_size=4)
-            answers[stage.config] = [found[place].text for place in range(len(questions.asked))]
+            chosen = Chosen(stage, images, shared.encoded(stage))
+            places = range(len(questions.asked))
+            limit, config = BatchLimit(4), stage.config
+            found = answer_all(questions, places, chosen, limit, config, MAX_NEW_TOKENS)
+            answers[config] = [found[place].text for place in places]
     return answers
 
 
@@ -82,7 +86,7 @@ def plain(questions, config=None):
     """The same questions, each alone, through the processor and an attachment."""
     said, loaded = [], questions.loaded
     for asked in questions.asked:
-        image = load_image(questions.folder / questions.images[asked.image])
+        image = questions.picture(asked.image)
         inputs = loaded.inputs([image], [asked.text])
         if config is None:
             output = loaded.model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS)
@@ -132,7 +136,9 @@ def test_query_aware_methods_choose_for_each_question(questions):
     stage = BoundaryStage(questions.loaded.model, PruneConfig(method="cdpruner", keep=9))
     asked = [question for question in questions.asked if question.image == 0]
     with torch.inference_mode():
-        chosen = Chosen(stage, SharedEncodings([stage], questions, 2).encoded(stage))
+        images = range(len(questions.images))
+        encodings = SharedEncodings([stage], questions, images, BatchLimit(2))
+        chosen = Chosen(stage, images, encodings.encoded(stage))
         choices = chosen.choices(asked, questions.arguments(asked))
     assert chosen.by_image is None
     assert len({tuple(choice.rows.kept.tolist()) for choice in choices}) > 1
@@ -144,7 +150,7 @@ def test_each_question_is_asked_once(probe, questions):
     places = questions.places(probe.items)
     for item, place in zip(probe.items, places, strict=True):
         asked = questions.asked[place]
-        assert (questions.images[asked.image], asked.text) == (item.image, item.question)
+        assert (questions.name(asked), asked.text) == (item.image, item.question)
 
 
 def test_batches_hold_every_question_once_sorted_by_length(questions):
@@ -165,13 +171,22 @@ def test_prompts_are_padded_on_the_left():
     assert batch["mm_token_type_ids"].tolist() == [[0, 0, 1], [1, 1, 1]]
 
 
-def test_a_broken_image_is_named(loaded, probe, tmp_path):
-    (tmp_path / probe.images[0]).write_text("no image")
-    with pytest.raises(ImageFileError, match=probe.images[0]):
-        prepare(loaded, probe.items, probe.images, tmp_path)
+def test_a_broken_image_is_noted_with_its_questions(loaded, probe, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_text("no image")
+    first, second = probe.images[:2]
+    found = prepare(loaded, probe.items, {**probe.files, first: broken})
+    assert list(found.broken) == [0]
+    assert "broken.png" in found.broken[0]
+    assert found.readable() == [1, 2]
+    for question in found.asked:
+        assert (question.columns == {}) == (question.image == 0)
+    assert found.totals[:2] == [0, 36]
+    assert len(found.places(probe.items)) == len(probe.items)
+    assert found.images[1] == second
 
 
 def test_limit_takes_whole_images(tmp_path):
-    probe = load_probe(write_probe(tmp_path / "probe"), limit=2)
+    probe = load_benchmark("probe", write_probe(tmp_path / "probe"), limit=2)
     assert probe.images == ["scene_0.png", "scene_1.png"]
     assert len(probe.items) == 2 * (3 * 2 + 5 * 2)

@@ -7,9 +7,10 @@ from tiny_probe import tiny_loaded, write_probe
 
 from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.config import PruneConfig
+from lvlm_prune.eval.benchmarks import load_benchmark
 from lvlm_prune.eval.configs import grid_configs, runnable
 from lvlm_prune.eval.encoding import SharedEncodings
-from lvlm_prune.eval.probe import load_probe
+from lvlm_prune.eval.halving import BatchLimit
 from lvlm_prune.eval.questions import prepare
 from lvlm_prune.methods import METHODS
 from lvlm_prune.shared_signals import compatible, merged
@@ -29,7 +30,7 @@ EVERY = SignalRequest(
 
 @pytest.fixture(scope="module")
 def probe(tmp_path_factory):
-    return load_probe(write_probe(tmp_path_factory.mktemp("probe") / "probe"))
+    return load_benchmark("probe", write_probe(tmp_path_factory.mktemp("probe") / "probe"))
 
 
 def signals_of(encoded):
@@ -65,11 +66,11 @@ def test_requests_for_other_layers_of_one_signal_do_not_share(other):
 @pytest.mark.parametrize("make", [tiny_loaded, tiny_qwen])
 def test_each_stage_gets_what_it_would_read_alone(make, probe):
     loaded = make()
-    questions = prepare(loaded, probe.items, probe.images, probe.folder)
+    questions = prepare(loaded, probe.items, probe.files)
     configs, _ = runnable(loaded.model, grid_configs(list(METHODS), [0.25]))
     stages = [BoundaryStage(loaded.model, config) for config in configs]
     with torch.inference_mode():
-        shared = SharedEncodings(stages, questions, batch_size=3)
+        shared = SharedEncodings(stages, questions, range(3), BatchLimit(3))
         assert len(shared.passes) <= 2
         inputs = questions.inputs(range(3))
         for stage in stages:
@@ -88,11 +89,14 @@ def test_each_stage_gets_what_it_would_read_alone(make, probe):
 
 def test_thresholds_of_sinks_that_are_read_do_not_mix(probe):
     loaded = tiny_loaded()
-    questions = prepare(loaded, probe.items, probe.images, probe.folder)
+    questions = prepare(loaded, probe.items, probe.files)
     stages = [
         BoundaryStage(
             loaded.model, PruneConfig(method="cls", keep=9, sinks="query", sink_threshold=norm)
         )
         for norm in (1.0, 1.0, 9.0)
     ]
-    assert [len(each.waiting) for each in SharedEncodings(stages, questions, 3).passes] == [2, 1]
+    assert [
+        len(each.waiting)
+        for each in SharedEncodings(stages, questions, range(3), BatchLimit(3)).passes
+    ] == [2, 1]

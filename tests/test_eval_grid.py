@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 from tiny_probe import tiny_loaded, write_probe
 
-import lvlm_prune.assets
+from lvlm_prune.eval.benchmarks import load_benchmark
 from lvlm_prune.eval.configs import grid_configs
-from lvlm_prune.eval.evaluate import EvalSettings, evaluate_benchmark
-from lvlm_prune.eval.grid import Grid
+from lvlm_prune.eval.eval_settings import EvalSettings
+from lvlm_prune.eval.evaluate import evaluate_benchmark
+from lvlm_prune.eval.grid import Grid, GridSettings
 from lvlm_prune.eval.interval import paired_bootstrap
 from lvlm_prune.eval.plot import check_plot_extra, spread
-from lvlm_prune.eval.probe import load_probe
 from lvlm_prune.methods import METHODS
 
 RUNS = ["unpruned", "cls-9", "cls-4", "cls-9-sinks-keep", "cls-4-sinks-keep", "mmtok-9"]
@@ -31,7 +31,7 @@ def model_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def settings(model_folder):
+def settings(model_folder, tmp_path_factory):
     return EvalSettings(
         models=[str(model_folder)],
         methods=["cls", "mmtok", "random", "pool"],
@@ -40,6 +40,7 @@ def settings(model_folder):
         pairs=["random"],
         limit=2,
         batch_size=4,
+        data={"probe": write_probe(tmp_path_factory.mktemp("data") / "probe")},
     )
 
 
@@ -47,20 +48,17 @@ def settings(model_folder):
 def ran(tmp_path_factory, settings):
     """The results and the folder of one grid."""
     folder = tmp_path_factory.mktemp("grid")
-    probe = write_probe(folder / "probe")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lvlm_prune.assets, "probe_path", lambda: probe)
-        (found,) = evaluate_benchmark(settings, folder / "out")
+    (found,) = evaluate_benchmark(settings, folder / "out")
     return found.results, folder / "out"
 
 
 @pytest.fixture(scope="module")
 def loaded_grid(tmp_path_factory):
     """Three runs straight from `Grid`."""
-    probe = load_probe(write_probe(tmp_path_factory.mktemp("same") / "probe"), limit=2)
+    probe = load_benchmark("probe", write_probe(tmp_path_factory.mktemp("same") / "probe"), limit=2)
     configs = grid_configs(["cls", "vtc_cls", "pool"], [9], ["ignore"])
     configs[1] = replace(configs[1], options={"start_layer": 2})
-    return Grid(tiny_loaded(), probe, configs, pairs=["vtc_cls"]).run()[1:]
+    return Grid(tiny_loaded(), probe, configs, GridSettings(pairs=["vtc_cls"])).run()[1:]
 
 
 def test_runs_and_their_folders(ran):
@@ -68,36 +66,52 @@ def test_runs_and_their_folders(ran):
     names = [result.name for result in results]
     assert names[:6] == RUNS
     assert len(names) == 1 + 3 * 2 * 2 + 2, "pool ranks nothing, so it knows one sink policy"
-    assert {path.name for path in out.iterdir()} == {
-        *names, "results.json", "table.md", "accuracy.png", "overlays.png", "budgets.png"
+    files = {path.name for path in out.iterdir() if not path.name.startswith("probe-")}
+    assert files == {
+        *names, "results.json", "samples.jsonl", "report.md", "report.html", "table.md",
+        "accuracy.png", "overlays.png", "budgets.png",
     }  # fmt: skip
     for name in names:
-        files = {path.name for path in (out / name).iterdir()}
-        assert files == {"config.json", "results.json", "answers.jsonl"}
+        assert [path.name for path in (out / name).rglob("*.jsonl")] == ["answers-0.jsonl"]
 
 
-def test_answers_are_rows_of_the_benchmark(ran):
+def samples(out):
+    lines = (out / "samples.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_answers_are_rows_of_the_benchmark(ran, settings):
     results, out = ran
+    lines = {item.id for item in load_benchmark("probe", settings.data["probe"], limit=2).items}
     for result in results:
-        text = (out / result.name / "answers.jsonl").read_text()
-        rows = [json.loads(line) for line in text.splitlines()]
+        rows = [row for row in samples(out) if row["run"] == result.name]
         pairs = result.config.method in ("identity", "random")
-        assert len(rows) == len({row["id"] for row in rows}) == 2 * (6 + 10 * pairs)
+        assert len(rows) == len({row["id"] for row in rows}) == 2 * (3 + 6 * pairs)
+        said = [name for row in rows for name in row["items"]]
+        assert len(said) == len(set(said)) == 2 * (6 + 10 * pairs)
+        assert lines.issuperset(said)
         for row in rows:
-            assert row["kept_tokens"] == result.kept
-            assert row["total_tokens"] == 36
-            assert row["parsed"] in ("yes", "no", "other")
+            assert row["kept"] == result.kept
+            assert row["total"] == 36
+            assert row["error"] is None
+            assert row["parsed"]["official"] in ("yes", "no", "unparsed")
 
 
-def test_results_repeat_what_the_answers_say(ran):
+def test_results_repeat_what_the_answers_say(ran, settings):
     results, out = ran
+    labels = {item.id: item.label for item in load_benchmark("probe", settings.data["probe"]).items}
+    saved = {run["run"]: run for run in json.loads((out / "results.json").read_text())["runs"]}
+    assert list(saved) == [result.name for result in results]
     for result in results:
-        lines = (out / result.name / "answers.jsonl").read_text().splitlines()
-        rows = [json.loads(line) for line in lines if '"pope/' in line]
-        right = sum(row["parsed"] == row["label"] for row in rows) / len(rows)
-        saved = json.loads((out / result.name / "results.json").read_text())
-        assert saved["presence"]["accuracy"] == pytest.approx(right)
-        assert saved == json.loads(json.dumps(result.to_dict()))
+        rows = [row for row in samples(out) if row["run"] == result.name]
+        said = {name: row["parsed"]["official"] for row in rows for name in row["items"]}
+        right = [said[name] == labels[name] for name in said if name.startswith("pope/")]
+        own = saved[result.name]
+        assert own["presence"]["accuracy"] == pytest.approx(np.mean(right))
+        assert json.loads(json.dumps(result.to_dict())).items() <= own.items()
+        block = own["benchmarks"]["probe"]["pope"]
+        assert block["parsers"]["official"]["accuracy"]["value"] == pytest.approx(np.mean(right))
+        assert (own["against_baseline"] is None) == result.unpruned
 
 
 def test_every_run_but_random_is_compared_with_random(ran):
@@ -150,15 +164,12 @@ def test_pictures_are_drawn(ran, name):
         assert np.asarray(image.convert("L")).std() > 10
 
 
-def test_unknown_benchmark(settings, tmp_path):
-    with pytest.raises(ValueError, match="unknown benchmark 'mmbench'; known: probe"):
-        evaluate_benchmark(replace(settings, benchmark="mmbench"), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+def test_unknown_benchmark(settings):
+    with pytest.raises(ValueError, match="no benchmark 'mmbench'; there are probe, pope"):
+        replace(settings, benchmarks=["mmbench"])
 
 
-def test_settings_are_checked_before_the_first_answer(settings, tmp_path, monkeypatch):
-    probe = write_probe(tmp_path / "probe")
-    monkeypatch.setattr(lvlm_prune.assets, "probe_path", lambda: probe)
+def test_settings_are_checked_before_the_first_answer(settings, tmp_path):
     with pytest.raises(ValueError, match="keep=37"):
         evaluate_benchmark(replace(settings, keeps=[9, 37]), tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -181,7 +192,7 @@ def test_grid_leaves_the_baseline_out_and_repeats_nothing():
 
 
 def test_equal_budgets_are_one_run(tmp_path):
-    probe = load_probe(write_probe(tmp_path / "probe"), limit=1)
+    probe = load_benchmark("probe", write_probe(tmp_path / "probe"), limit=1)
     configs = grid_configs(["cls", "grid"], [9, 0.25, 4], ["ignore"])
     stages = Grid(tiny_loaded(), probe, configs).stages
     assert [(s.config.method, s.config.keep) for s in stages] == [

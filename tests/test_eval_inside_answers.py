@@ -16,19 +16,20 @@ from tiny_probe import tiny_loaded, write_probe
 from lvlm_prune import attach
 from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.config import PruneConfig
-from lvlm_prune.eval.answer import MAX_NEW_TOKENS, answer_all
+from lvlm_prune.eval.answer import answer_all
 from lvlm_prune.eval.attached import contrasts, handed_marks
+from lvlm_prune.eval.benchmarks import load_benchmark
 from lvlm_prune.eval.chosen import Chosen
 from lvlm_prune.eval.encoding import SharedEncodings
+from lvlm_prune.eval.halving import BatchLimit
 from lvlm_prune.eval.inside import UNPRUNED, base_of
-from lvlm_prune.eval.probe import load_probe
 from lvlm_prune.eval.questions import prepare
-from lvlm_prune.images import load_image
 from lvlm_prune.layers.registry import LAYER_METHODS
 from lvlm_prune.layers.schedule import LayerSchedule
 from lvlm_prune.reweight.config import ReweightConfig
 from lvlm_prune.reweight.registry import REWEIGHTERS
 
+MAX_NEW_TOKENS = 4
 FAMILIES = {"llava": tiny_loaded, "qwen": tiny_qwen, "internvl": tiny_internvl}
 MERGED = PruneConfig(method="visionzip", keep=0.25)
 STRONG = {
@@ -43,8 +44,8 @@ STAGES = [LayerSchedule(name, options=OPTIONS.get(name, {})) for name in LAYER_M
 
 def made(family, tmp_path_factory):
     folder = tmp_path_factory.mktemp(family) / "probe"
-    probe = load_probe(write_probe(folder))
-    return prepare(FAMILIES[family](), probe.items, probe.images, probe.folder)
+    probe = load_benchmark("probe", write_probe(folder))
+    return prepare(FAMILIES[family](), probe.items, probe.files)
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +67,10 @@ def some(questions):
 def fast(questions, config):
     stage = BoundaryStage(questions.loaded.model, base_of(config), None, handed_marks(config))
     with torch.inference_mode():
-        chosen = Chosen(stage, SharedEncodings([stage], questions, 2).encoded(stage))
-    return answer_all(questions, some(questions), chosen, 3, config=config)
+        images = range(len(questions.images))
+        encodings = SharedEncodings([stage], questions, images, BatchLimit(2))
+        chosen = Chosen(stage, images, encodings.encoded(stage))
+    return answer_all(questions, some(questions), chosen, BatchLimit(3), config, MAX_NEW_TOKENS)
 
 
 def plain(questions, config):
@@ -76,7 +79,7 @@ def plain(questions, config):
     with attach(loaded.model, config) as handle:
         for place in some(questions):
             asked = questions.asked[place]
-            image = load_image(questions.folder / questions.images[asked.image])
+            image = questions.picture(asked.image)
             inputs = loaded.inputs([image], [asked.text])
             output = loaded.model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS)
             new = output[:, inputs["input_ids"].shape[1] :]

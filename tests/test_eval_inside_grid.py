@@ -9,16 +9,16 @@ from PIL import Image
 from tiny_chatters import tiny_internvl
 from tiny_probe import tiny_loaded, write_probe
 
-import lvlm_prune.assets
+from lvlm_prune.eval.benchmarks import load_benchmark
 from lvlm_prune.eval.caption import load_scenes
 from lvlm_prune.eval.compare import changed_share
-from lvlm_prune.eval.evaluate import EvalSettings, evaluate_benchmark
+from lvlm_prune.eval.eval_settings import EvalSettings
+from lvlm_prune.eval.evaluate import evaluate_benchmark
 from lvlm_prune.eval.grid import Grid
 from lvlm_prune.eval.inside import UNPRUNED, inside_configs, parse_inside
 from lvlm_prune.eval.inside_models import inside_text
 from lvlm_prune.eval.inside_table import stage_control
 from lvlm_prune.eval.interval import paired_bootstrap
-from lvlm_prune.eval.probe import load_probe
 from lvlm_prune.layers.schedule import LayerSchedule
 
 MAKERS = {"small-llava": tiny_loaded, "small-internvl": tiny_internvl}
@@ -56,10 +56,9 @@ def ran(tmp_path_factory, probe_folder):
         limit=2,
         inside=replace(INSIDE, layers=layers),
         captions=True,
+        data={"probe": probe_folder},
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lvlm_prune.assets, "probe_path", lambda: probe_folder)
-        return evaluate_benchmark(settings, out), out
+    return evaluate_benchmark(settings, out), out
 
 
 def by_name(model):
@@ -75,8 +74,7 @@ def test_every_stage_and_reweighting_ran_on_every_base(ran):
         assert set(results) == names | {"visionzip-8-restore"}
         assert "identity + restore" in model.about["left_out"]
         for name in results:
-            files = {path.name for path in (out / folder / name).iterdir()}
-            assert files == {"config.json", "results.json", "answers.jsonl", "captions.jsonl"}
+            assert [path.name for path in (out / folder / name).iterdir()] == ["probe"]
         assert model.results[0].unpruned
         inside = [result.inside for result in model.results]
         assert inside == sorted(inside)
@@ -131,22 +129,21 @@ def test_runs_are_compared_with_their_base(ran):
 def test_result_files_say_what_ran(ran):
     found, out = ran
     for model, folder in zip(found, MAKERS, strict=True):
-        saved = json.loads((out / folder / "visionzip-8-zipvl/results.json").read_text())
+        runs = json.loads((out / folder / "results.json").read_text())["runs"]
+        by_run = {run["run"]: run for run in runs}
+        saved = by_run["visionzip-8-zipvl"]
         assert saved["layers"]["method"] == "zipvl"
         assert saved["layers"]["options"] == {"share": 0.5}
         assert set(saved["layers"]["ran"].values()) == {None}
         assert len(saved["layers"]["tokens_per_layer"]) == 3
         assert saved["reweight"] is None
-        control = json.loads(
-            (out / folder / "visionzip-8-random-as-zipvl/results.json").read_text()
-        )
+        control = by_run["visionzip-8-random-as-zipvl"]
         assert control["layers"]["control_of"] == "zipvl"
-        saved = json.loads((out / folder / "unpruned-pai-code/results.json").read_text())
+        saved = by_run["unpruned-pai-code"]
         assert saved["reweight"] == {"method": "pai", "preset": "code", "options": {}}
         assert saved["presence"]["minus_base"]["low"] <= saved["presence"]["minus_base"]["high"]
-        config = json.loads((out / folder / "unpruned-pai-code/config.json").read_text())
-        assert config["prune"]["reweight"] == saved["reweight"]
-        assert config["asked"] == 18, "captions are no benchmark questions"
+        assert saved["config"]["reweight"] == saved["reweight"]
+        assert model.about["asked"] == 18, "captions are no benchmark questions"
         for result in model.results:
             assert json.loads(json.dumps(result.to_dict()))["captions"]["captions"] == 2
 
@@ -155,13 +152,11 @@ def test_captions_are_those_of_the_images(ran, probe_folder):
     scenes = load_scenes(probe_folder)
     for model, folder in zip(ran[0], MAKERS, strict=True):
         for result in model.results:
-            lines = (ran[1] / folder / result.name / "captions.jsonl").read_text().splitlines()
-            rows = [json.loads(line) for line in lines]
+            lines = (ran[1] / folder / "samples.jsonl").read_text().splitlines()
+            rows = [json.loads(line) for line in lines if '"caption/' in line]
+            rows = [row for row in rows if row["run"] == result.name]
             assert [row["image"] for row in rows] == list(scenes.present)[:2]
-            assert [row["answer"] for row in rows] == result.captions.texts
-            assert sum(map(len, (row["mentions"] for row in rows))) == (
-                result.captions.score.mentions.sum()
-            )
+            assert [row["text"] for row in rows] == result.captions.texts
 
 
 def test_tables_are_complete(ran):
@@ -198,7 +193,7 @@ def test_the_picture_is_drawn(ran):
 
 def test_equal_runs_are_one(probe_folder):
     """49 and 0.25 can be the same budget, a schedule the default, a preset without effect."""
-    loaded, probe = tiny_loaded(), load_probe(probe_folder, limit=1)
+    loaded, probe = tiny_loaded(), load_benchmark("probe", probe_folder, limit=1)
     inside = parse_inside("fastv,fastv@2:0.5,fastv@2:0.25", "pai,pai")
     configs = inside_configs([UNPRUNED, replace(UNPRUNED, seed=4)], inside)
     results = Grid(loaded, probe, configs).run()
@@ -208,7 +203,7 @@ def test_equal_runs_are_one(probe_folder):
 
 
 def test_combined_runs_stand_on_the_stage_alone(probe_folder):
-    loaded, probe = tiny_loaded(), load_probe(probe_folder, limit=2)
+    loaded, probe = tiny_loaded(), load_benchmark("probe", probe_folder, limit=2)
     configs = inside_configs([UNPRUNED], parse_inside("fastv@1:3", "pai", combine=True))
     results = {run.label: run for run in Grid(loaded, probe, configs).run()}
     assert list(results) == ["unpruned", "fastv 1:3", "pai", "fastv 1:3 + pai", "random 1:3"]
@@ -219,21 +214,27 @@ def test_combined_runs_stand_on_the_stage_alone(probe_folder):
     assert both.against_random is None
 
 
-def test_only_the_unpruned_prompt(tmp_path, probe_folder, monkeypatch):
+def test_only_the_unpruned_prompt(tmp_path, probe_folder):
     """Without a method before the LLM there is nothing to draw of one."""
-    monkeypatch.setattr(lvlm_prune.assets, "probe_path", lambda: probe_folder)
     settings = EvalSettings(
-        keeps=[0.5], methods=["identity"], limit=1, inside=parse_inside("fastv", "none")
+        keeps=[0.5],
+        methods=["identity"],
+        limit=1,
+        inside=parse_inside("fastv", "none"),
+        data={"probe": probe_folder},
     )
     evaluate_benchmark(settings, tmp_path / "out")
     files = {path.name for path in (tmp_path / "out").iterdir() if path.is_file()}
-    assert files == {"results.json", "table.md", "inside.md", "inside.png"}
+    assert {"results.json", "table.md", "inside.md", "inside.png", "report.html"} <= files
+    assert not {"accuracy.png", "overlays.png", "budgets.png"} & files
 
 
-def test_a_stage_that_a_model_cannot_run_is_named(tmp_path, probe_folder, monkeypatch):
-    monkeypatch.setattr(lvlm_prune.assets, "probe_path", lambda: probe_folder)
+def test_a_stage_that_a_model_cannot_run_is_named(tmp_path, probe_folder):
     settings = EvalSettings(
-        keeps=[0.5], methods=["visionzip"], inside=parse_inside("fastv@4:0.5", "none")
+        keeps=[0.5],
+        methods=["visionzip"],
+        inside=parse_inside("fastv@4:0.5", "none"),
+        data={"probe": probe_folder},
     )
     with pytest.raises(ValueError, match="llava-pictogram: layer 4 is out of range"):
         evaluate_benchmark(settings, tmp_path / "out")

@@ -6,14 +6,14 @@ import pytest
 from tiny_chatters import tiny_internvl, tiny_qwen
 from tiny_probe import tiny_loaded, write_probe
 
-import lvlm_prune.assets
 from lvlm_prune.config import PruneConfig
 from lvlm_prune.errors import MissingSignalError
+from lvlm_prune.eval.benchmark import Item
 from lvlm_prune.eval.configs import CONTROLS, follows, grid_configs
-from lvlm_prune.eval.evaluate import EvalSettings, evaluate_benchmark
+from lvlm_prune.eval.eval_settings import EvalSettings
+from lvlm_prune.eval.evaluate import evaluate_benchmark
 from lvlm_prune.eval.interval import Interval
 from lvlm_prune.eval.models_table import ModelResults, models_table
-from lvlm_prune.eval.probe import Item
 from lvlm_prune.eval.results import RunResult, score_pope
 from lvlm_prune.eval.table import not_above
 from lvlm_prune.methods import METHODS
@@ -32,18 +32,17 @@ def folders(tmp_path_factory):
     return [str(parent / name) for name in MAKERS]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _probe(tmp_path_factory):
-    probe = write_probe(tmp_path_factory.mktemp("probe") / "probe")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lvlm_prune.assets, "probe_path", lambda: probe)
-        yield
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Where the probe is."""
+    return {"probe": write_probe(tmp_path_factory.mktemp("probe") / "probe")}
 
 
 @pytest.fixture(scope="module")
-def ran(folders, tmp_path_factory):
+def ran(folders, data, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    return evaluate_benchmark(EvalSettings(keeps=[0.25], models=folders, limit=2), out), out
+    settings = EvalSettings(keeps=[0.25], models=folders, limit=2, data=data)
+    return evaluate_benchmark(settings, out), out
 
 
 def test_a_folder_for_each_model(ran):
@@ -52,7 +51,7 @@ def test_a_folder_for_each_model(ran):
     for name, model in zip(MAKERS, found, strict=True):
         assert model.about["model"] == name
         assert (out / name / "table.md").is_file()
-        assert len(model.results) == len(list((out / name).glob("*/answers.jsonl")))
+        assert len(model.results) == len(list((out / name).glob("*/probe/answers-0.jsonl")))
     saved = json.loads((out / "results.json").read_text())
     assert [len(each["runs"]) for each in saved] == [len(model.results) for model in found]
 
@@ -83,23 +82,24 @@ def test_the_table_has_every_method_model_and_budget(ran):
         assert f"**{model.about['model']}.** {not_above(model.results)}" in text
 
 
-def test_a_method_that_is_named_must_run_on_every_model(folders, tmp_path):
-    settings = EvalSettings(keeps=[4], models=folders, methods=["cls", "downsample"])
+def test_a_method_that_is_named_must_run_on_every_model(folders, data, tmp_path):
+    settings = EvalSettings(keeps=[4], models=folders, methods=["cls", "downsample"], data=data)
     with pytest.raises(ValueError, match="small-internvl: method 'downsample'"):
         evaluate_benchmark(settings, tmp_path / "out")
     assert not (tmp_path / "out").exists(), "found before the first model ran"
 
 
-def test_settings_that_leave_no_method(folders, tmp_path):
-    settings = EvalSettings(keeps=[4], models=folders[1:2], order="sinks_first")
+def test_settings_that_leave_no_method(folders, data, tmp_path):
+    settings = EvalSettings(keeps=[4], models=folders[1:2], order="sinks_first", data=data)
     with pytest.raises(MissingSignalError, match="order='sinks_first' moves single patches"):
         evaluate_benchmark(settings, tmp_path / "out")
 
 
-def test_models_of_one_name_are_refused(folders, tmp_path):
+def test_models_of_one_name_are_refused(folders, data, tmp_path):
     other = tmp_path / "small-llava"
     other.symlink_to(folders[0])
-    settings = EvalSettings(keeps=[4], models=[folders[0], str(other)], methods=["cls"])
+    models = [folders[0], str(other)]
+    settings = EvalSettings(keeps=[4], models=models, methods=["cls"], data=data)
     with pytest.raises(ValueError, match="share a folder"):
         evaluate_benchmark(settings, tmp_path / "out")
 
@@ -111,7 +111,9 @@ def run(method, kept, verdict):
     against = None if verdict is None else Interval(sum(ends[verdict]) / 2, *ends[verdict])
     config = PruneConfig(method=method, keep=0.5)
     scores = score_pope(items, ["yes"])
-    return RunResult(config, kept, 36, items, ["yes"], scores, {}, against_random=against)
+    return RunResult(
+        config, method, "", kept, 36, items, ["yes"], scores, {}, against_random=against
+    )
 
 
 def test_selectors_that_are_no_better_than_random_are_named():

@@ -9,6 +9,7 @@ from tiny_models import prompts, tiny_llava
 from lvlm_prune.assets import ASSETS, model_path, probe_path
 from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.config import PruneConfig
+from lvlm_prune.eval.benchmarks import load_benchmark
 from lvlm_prune.eval.configs import grid_configs
 from lvlm_prune.eval.grid import Grid
 from lvlm_prune.eval.prefill import StageTimes, interleaved, medians
@@ -65,7 +66,7 @@ def test_bundled_model_answers_and_prunes(probe):
     assert loaded.processor.tokenizer.padding_side == "left"
     assert next(loaded.model.parameters()).dtype == torch.float32
     assert not loaded.model.training
-    few = load_probe(probe_path(), limit=8)
+    few = load_benchmark("probe", limit=8)
     grid = Grid(loaded, few, grid_configs(["cls", "random"], [0.25], ["ignore"]))
     full, cls, random = grid.run()
     assert full.accuracy > 0.75
@@ -79,7 +80,7 @@ def test_planted_sinks_are_found_kept_and_dropped(probe):
     assert loaded.label == "llava-pictogram"
     planted = load(plant=True)
     assert planted.label == "llava-pictogram (planted sinks)"
-    few = load_probe(probe_path(), limit=8)
+    few = load_benchmark("probe", limit=8)
     _, ignored, dropped = Grid(
         planted, few, grid_configs(["cls"], [12], ["ignore", "drop"], seed=0)
     ).run()
