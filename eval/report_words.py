@@ -1,0 +1,140 @@
+"""The verdict of a report in plain words, made from its numbers alone.
+
+In: a section with its runs. Out: sentences: what the unpruned model reaches, which runs lose
+something that the sample can tell from chance and which do not, the fewest tokens without a visible
+loss with its time, the largest shift towards yes or no, and failed calls. A run that shows no loss
+is not said to have none: the loss that its interval still allows stands beside it.
+"""
+
+from collections.abc import Sequence
+
+from lvlm_prune.eval.report_numbers import (
+    counted,
+    difference,
+    interval,
+    listed,
+    percent,
+    ratio,
+    signed,
+    tokens,
+)
+from lvlm_prune.eval.report_sections import Entry, Section, budget, budgets, labelled
+
+FEW = 4  # runs that a sentence names
+
+
+def verdict(section: Section) -> str:
+    """The paragraph of a section."""
+    sentences = [_baseline(section)]
+    for each in budgets(section.compared):
+        sentences += _at_budget(section, [e for e in section.compared if budget(e) == each])
+    sentences += [*_cheapest(section), *_shift(section), *_failed(section)]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _baseline(section: Section) -> str:
+    """What the unpruned model reaches, or that there is none."""
+    base = section.baseline
+    if base is None or base.headline is None:
+        return "" if section.compared else "There is no baseline, so nothing is compared."
+    lines = f"{base.answered:,} of {counted(base.lines, 'line')}"
+    lines = counted(base.lines, "line") if base.answered == base.lines else lines
+    better = ", lower is better" if section.lower_is_better else ""
+    reached = interval(base.headline, section.scale)
+    return f"{_capital(base.label)} reaches {section.metric} {reached} on {lines}{better}."
+
+
+def _at_budget(section: Section, entries: Sequence[Entry]) -> list[str]:
+    """Who loses and who does not, at one budget."""
+    by: dict[str, list[Entry]] = {}
+    for entry in sorted(entries, key=lambda e: _worth(section, e), reverse=True):
+        by.setdefault(section.verdict(entry), []).append(entry)
+    verbs = {
+        "better": ("gains", "gain"),
+        "level": ("shows no difference beyond chance", "show no difference beyond chance"),
+        "worse": ("loses", "lose"),
+    }
+    clauses = [
+        f"{_names(section, by[kind])} {one if len(by[kind]) == 1 else several}"
+        for kind, (one, several) in verbs.items()
+        if kind in by
+    ]
+    if not clauses:
+        return []
+    one = entries[0]
+    share = percent(one.kept / one.total) if one.total else ""
+    place = f"At {tokens(one.kept)} of {tokens(one.total)} tokens ({share})"
+    return [f"{place}: {'; '.join(clauses)}."]
+
+
+def _names(section: Section, entries: Sequence[Entry]) -> str:
+    """Names with differences; of many, how many there are with the best and the worst."""
+    names = [f"{e.label} ({difference(section.gain(e), section.scale)})" for e in entries]
+    if len(entries) <= FEW:
+        return listed(names)
+    return f"{len(entries)} runs, from {names[0]} to {names[-1]},"
+
+
+def _cheapest(section: Section) -> list[str]:
+    """The fewest tokens without a visible loss."""
+    fewer = [e for e in section.compared if e.kept < e.total]
+    fine = [e for e in fewer if section.verdict(e) in ("level", "better")]
+    if not fine:
+        lost = len(fewer) > 1 and all(section.verdict(e) == "worse" for e in fewer)
+        return ["Every run with fewer tokens loses."] if lost else []
+    best = min(fine, key=lambda e: (round(e.kept), -_worth(section, e)))
+    gain = section.gain(best)
+    allowed = ""
+    if gain is not None and gain.low is not None and gain.high is not None:
+        end = gain.high if section.lower_is_better else gain.low
+        loss = end > 0 if section.lower_is_better else end < 0
+        said = signed(end, section.scale)
+        allowed = f"; its interval still allows a change of {said}" if loss else ""
+    time = ""
+    if best.llm_ratio is not None and best.total_ratio is not None:
+        time = (
+            f" It takes {ratio(best.llm_ratio)} of the unpruned LLM prefill time and "
+            f"{ratio(best.total_ratio)} of the time to the first token."
+        )
+    return [f"The fewest tokens without a visible loss: {labelled(best)}{allowed}.{time}"]
+
+
+def _shift(section: Section) -> list[str]:
+    """The run that most changed how often it says yes."""
+    moved = [e for e in section.compared if e.answers and e.answers["yes_shift"]]
+    if not moved:
+        return []
+    most = max(moved, key=lambda e: abs(_yes_shift(e)))
+    way = "yes" if _yes_shift(most) > 0 else "no"
+    shift = signed(_yes_shift(most), 1)
+    return [f"The largest shift of the yes-ratio is {shift}, towards {way}: {labelled(most)}."]
+
+
+def _failed(section: Section) -> list[str]:
+    """Calls that failed and lines that were not answered."""
+    failed = {e.run: e.says["error"] for e in section.entries if e.says["error"]}
+    missing = [e for e in section.entries if e.answered + e.says["error"] < e.lines]
+    words = []
+    if failed:
+        lines, runs = counted(sum(failed.values()), "line"), counted(len(failed), "run")
+        words.append(f"Failed calls: {lines} in {runs}.")
+    if missing:
+        words.append(f"{counted(len(missing), 'run')} did not answer all lines.")
+    return words
+
+
+def _worth(section: Section, entry: Entry) -> float:
+    """The difference, higher is better."""
+    gain = section.gain(entry)
+    value = 0.0 if gain is None else gain.value
+    return -value if section.lower_is_better else value
+
+
+def _yes_shift(entry: Entry) -> float:
+    """Shift of the yes-ratio of an entry with answers."""
+    return float((entry.answers or {})["yes_shift"])
+
+
+def _capital(text: str) -> str:
+    """A name at the beginning of a sentence."""
+    return "The unpruned model" if text == "unpruned" else text
