@@ -21,7 +21,7 @@ from lvlm_prune.eval.models_table import ModelResults
 from lvlm_prune.eval.paired import paired
 from lvlm_prune.eval.pictures import budgets_picture, methods_picture, save_png
 from lvlm_prune.eval.plot import plot_accuracy
-from lvlm_prune.eval.prefill import StageTimes
+from lvlm_prune.eval.prefill import StageTimes, Timing
 from lvlm_prune.eval.results import RunResult, as_json, write_text
 from lvlm_prune.eval.row import Row
 from lvlm_prune.eval.scored import scored
@@ -67,6 +67,8 @@ def results_dict(finished: Sequence[Finished], about: Mapping[str, Any], seed: i
             entry = runs.setdefault(run.name, run.to_dict())
             entry.setdefault("benchmarks", {})
             entry.setdefault("against_baseline", None if run.unpruned else {})
+            if run.unpruned and one.base is not None:
+                entry["prefill"] = Timing(one.base, 1.0, 1.0).to_dict()
             # What is added up over benchmarks.
             if len(entry["benchmarks"]):
                 entry["errors"] += run.errors
