@@ -7,8 +7,8 @@ from lvlm_prune.eval.answer_files_contract import Answer, Record, RecordFormat, 
 
 
 def fits(record: Record) -> bool:
-    """An id and a response."""
-    return "id" in record and "response" in record
+    """An id and a response, and nothing else of the question."""
+    return set(record) == {"id", "response"}
 
 
 def read(record: Record, place: str) -> Answer:

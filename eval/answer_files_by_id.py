@@ -15,14 +15,16 @@ from lvlm_prune.eval.answer_files_contract import (
 )
 
 IDS = (*ID_KEYS, "filename")
-TEXTS = ("response", "prediction", "model_prediction", "model_answer", "output", "text", "answer")
+SURE = ("response", "prediction", "model_prediction", "model_answer", "output", "caption")
+TEXTS = (*SURE, "text", "answer")  # the last two are the question and its label in question files
+LABELS = ("label", "gt_answer", "truth", "sweep")
 
 
 def fits(record: Record) -> bool:
-    """Something that names the question and something that answers it, and no label."""
+    """Something that names the question and something that answers it."""
     named = any(key in record for key in IDS)
-    labelled = any(key in record for key in ("label", "gt_answer", "truth", "sweep"))
-    return named and any(key in record for key in TEXTS) and not labelled
+    texts = SURE if any(key in record for key in LABELS) else TEXTS
+    return named and any(key in record for key in texts)
 
 
 def read(record: Record, place: str) -> Answer:

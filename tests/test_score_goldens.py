@@ -1,4 +1,4 @@
-"""`lvlm-prune score` on the golden answer files of the official scripts, called as users call it."""
+"""`lvlm-prune score` on the golden answers of the official scripts, called as a user calls it."""
 
 import json
 import subprocess
@@ -96,7 +96,13 @@ def test_mme(case, expected):
     else:
         expected = {name: expected[name] for name in ("perception", "cognition", "tasks")}
         assert holds(found, expected)
-        assert holds(score("mme", answers, "--labels", answers.parent / "perfect"), expected)
+
+
+def test_mme_with_labels_of_its_own():
+    goldens = benchmark_folder("mme") / "goldens"
+    case = goldens / "malformed"
+    expected = json.loads((goldens / "expected.json").read_text())["expected"]["malformed"]
+    assert holds(score("mme", case, "--labels", goldens / "perfect"), expected)
 
 
 @pytest.mark.parametrize(("case", "expected"), cases("chair"))
@@ -110,13 +116,18 @@ def test_chair(case, expected):
 def test_amber(case, expected):
     folder = benchmark_folder("amber")
     call = ("amber", folder / f"goldens/{case}.json", "--labels", folder / "annotations.json")
-    assert score(*call)["error"]["name"] == "missing_ids"
     found = score(*call, "--allow-partial")
     assert holds(found, expected["scores"])
     answered = len(json.loads((folder / f"goldens/{case}.json").read_text()))
     assert (found["n"], found["total"]) == (answered, 15220)
     groups = [name for name in found if isinstance(found[name], dict) and name != "counts"]
     assert groups == list(expected["scores"])
+
+
+def test_a_part_of_amber_is_refused():
+    folder = benchmark_folder("amber")
+    answers = folder / "goldens/perfect.json"
+    assert score("amber", answers, "--labels", folder)["error"]["name"] == "missing_ids"
 
 
 @pytest.mark.parametrize(("case", "expected"), cases("hallusionbench"))
