@@ -2,21 +2,25 @@
 
 In: settings of the model and of pruning, then VLMEvalKit's own options. VLMEvalKit finds earlier
 answers by the name of the model alone, so the name that is registered here ends with a hash of all
-settings. Out: VLMEvalKit's files. Only this command imports this module.
+settings. Out: VLMEvalKit's files, and an exit code other than 0 where answers failed, which
+VLMEvalKit only logs. Only this command imports this module.
 
 Usage: python -m lvlm_prune.eval.integrations.vlmevalkit pretrained=llava-hf/llava-1.5-7b-hf \
     method=visionzip keep=64 --data POPE --judge exact_matching
 """
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from vlmeval import run
 from vlmeval.config import supported_VLM
 from vlmeval.dataset import DATASET_CLASSES
+from vlmeval.smp import collect_run_benchmark_report
 from vlmeval.vlm.base import BaseModel
 
 from lvlm_prune.eval.integrations.arguments import Arguments, read_arguments, split_words
@@ -120,6 +124,7 @@ def main(words: Sequence[str]) -> None:
 
     Raises:
         ValueError: words that cannot be read, or an option that names another model.
+        SystemExit: a data set failed, or answers of it.
     """
     settings, options = split_words(words)
     named = [option for option in options if option.split("=")[0] in NAMED_HERE]
@@ -131,8 +136,27 @@ def main(words: Sequence[str]) -> None:
     own_table = settings.pop("own_table", None)
     if own_table is not None:
         use_own_table(own_table)
-    sys.argv = [sys.argv[0], "--model", register(settings), *options]
+    name = register(settings)
+    sys.argv = [sys.argv[0], "--model", name, *options]
     run.main()
+    folder = os.environ.get("MMEVAL_ROOT", run.parse_args().work_dir)
+    failed = failures(Path(folder) / name)
+    if failed:
+        raise SystemExit("\n".join(failed))
+
+
+def failures(folder: Path) -> list[str]:
+    """What went wrong in a run, one sentence for each data set; empty where nothing did.
+
+    Args:
+        folder: of the model, in VLMEvalKit's work folder.
+    """
+    return [
+        f"{row['benchmark']}: {row['infer_failed'] or 0} answers failed; "
+        f"{row['eval_error'] or 'the others were scored'}"
+        for row in collect_run_benchmark_report(str(folder))
+        if row["eval_error"] or row["infer_failed"]
+    ]
 
 
 if __name__ == "__main__":

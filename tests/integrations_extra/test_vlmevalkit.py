@@ -1,6 +1,7 @@
 """VLMEvalKit on the probe: our answers, its scores, and a name for each configuration."""
 
 import importlib.util
+import shutil
 
 import pytest
 
@@ -76,6 +77,26 @@ def test_configurations_share_no_file(evaluate, tmp_path):
     for keep in (12, 0.5):
         assert evaluate("method=cls", f"keep={keep}").returncode == 0
     assert len(list(tmp_path.glob("out/lvlm-prune-llava-pictogram-cls-*/*_POPE.xlsx"))) == 2
+
+
+def test_a_failure_is_no_answer_and_can_be_made_good(evaluate, tmp_path):
+    """The image of the last question is broken at first."""
+    file = tmp_path / "data" / "POPE.tsv"
+    whole = file.read_text(encoding="utf-8")
+    lines = whole.splitlines()
+    index, image, *rest = lines[-1].split("\t")
+    file.write_text("\n".join([*lines[:-1], "\t".join([index, image[:400], *rest])]) + "\n")
+    process = evaluate("keep=12")
+    assert process.returncode != 0
+    assert "POPE: 0 answers failed; " in process.stderr
+    assert not list(tmp_path.glob("out/*/*.xlsx"))
+
+    file.write_text(whole, encoding="utf-8")
+    shutil.rmtree(tmp_path / "data" / "images")
+    process = evaluate("keep=12", options=(*OPTIONS, "--reuse"))
+    assert process.returncode == 0
+    left = (len(lines) - 1) % 10
+    assert f"{left}/{left} [" in process.stderr
 
 
 @pytest.mark.parametrize(
