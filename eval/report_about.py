@@ -10,8 +10,13 @@ from lvlm_prune.eval.report_document import Bullets, Code, Facts, Heading, Part
 from lvlm_prune.eval.report_numbers import counted
 
 
-def about_parts(results: Mapping[str, Any]) -> list[Part]:
-    """The facts that a reader needs to run it again."""
+def about_parts(results: Mapping[str, Any], title: str = "What was run") -> list[Part]:
+    """The facts that a reader needs to run it again.
+
+    Args:
+        results: values of `results.json`.
+        title: heading of the part.
+    """
     rows = [("Model", _model(results)), ("Versions", _versions(results))]
     rows.append(("Prompt", f"`{_visible(results.get('prompt'))}`"))
     rows.append(("Generation", _settings(results.get("generation") or {})))
@@ -21,7 +26,7 @@ def about_parts(results: Mapping[str, Any]) -> list[Part]:
     rows.append(("Seed", str(results.get("seed"))))
     for name, about in results["benchmarks"].items():
         rows.append((f"Data: {name}", _data(about)))
-    parts: list[Part] = [Heading(2, "What was run"), Facts(tuple(rows))]
+    parts: list[Part] = [Heading(2, title), Facts(tuple(rows))]
     if results.get("command"):
         parts.append(Code(str(results["command"])))
     return parts

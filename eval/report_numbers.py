@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from lvlm_prune.eval.bootstrap import Number
 
-EXACT = 1e-12  # below it a difference is the noise of adding floats
+EXACT = 1e-9  # below it a difference of scores is the noise of adding floats
 MOST_DIGITS = 10
 P_MARKS = (0.0, 0.001, 0.01, 0.05, 1.0)
 NONE = "-"
