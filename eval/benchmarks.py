@@ -223,7 +223,7 @@ def first_images(benchmark: Benchmark, limit: int, together: str | None = None) 
         scorings=_only(benchmark.scorings, keys),
         longest=_only(benchmark.longest, keys),
         version={**benchmark.version, "limit": str(limit)},
-        source=f"{benchmark.source.rstrip('.')}; the first {limit} images",
+        source=f"{benchmark.source.rstrip('.')}; its first {limit} images, whole",
     )
 
 
