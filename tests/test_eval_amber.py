@@ -172,7 +172,15 @@ def count_slowly(nouns, truth, hallu, alike):
     return [len(nouns), sum(flags), len(truth), sum(marks[0]), len(hallu), sum(marks[1]), clean, 1]
 
 
-@pytest.mark.parametrize("alike", [str.__eq__, lambda one, other: one[0] == other[0]])
+@pytest.mark.parametrize(
+    "alike",
+    [
+        str.__eq__,
+        lambda one, other: one[0] == other[0],
+        lambda one, other: len(one) == len(other),
+    ],
+    ids=["equal", "first letter", "length"],
+)
 @pytest.mark.parametrize("truth_and_hallu", OBJECTS)
 def test_generative_counts_equal_a_slow_loop(truth_and_hallu, alike):
     rng = np.random.default_rng(5)
