@@ -109,7 +109,7 @@ def _splits(subset: str | None) -> frozenset[str]:
 def _item(number: int, query: Any, known: Any, words: Associations | None) -> Item:
     """One line of the query file with its annotation."""
     kind, truth = known.get("type"), known.get("truth")
-    if kind not in SPLIT_OF:
+    if not isinstance(kind, str) or kind not in SPLIT_OF:
         raise ValueError(f"type of id {number} is {kind!r}; AMBER has {', '.join(SPLIT_OF)}")
     if not isinstance(query.get("image"), str) or not isinstance(query.get("query"), str):
         raise ValueError(f"id {number} has no image or no query: {str(query)[:80]}")
@@ -132,9 +132,9 @@ def _objects(number: int, known: Any, words: Associations) -> dict[str, Any]:
         objects = known.get(name)
         if not isinstance(objects, list):
             raise ValueError(f"{name} of id {number} is {str(objects)[:60]!r}, no list of objects")
-        if unknown := [one for one in objects if one not in words.related]:
+        if unknown := [one for one in objects if str(one) not in words.related]:
             raise ValueError(f"{name} of id {number} holds {unknown[0]!r}, not in relation.json")
-        found[name] = tuple(objects)
+        found[name] = tuple(map(str, objects))
     return found
 
 

@@ -119,7 +119,6 @@ def _objects(path: Path, image: str, objects: object) -> tuple[str, ...]:
 
 def _from_coco(folder: Path, parts: Iterable[str]) -> tuple[dict[str, tuple[str, ...]], list[Path]]:
     """The objects of each image by file name, and which files said so."""
-    vocabulary = coco_vocabulary()
     found: dict[str, set[str]] = {}
     read = []
     for part in parts:
@@ -130,15 +129,25 @@ def _from_coco(folder: Path, parts: Iterable[str]) -> tuple[dict[str, tuple[str,
                 "reference captions together (annotations_trainval2014.zip of COCO)"
             )
         instances, captions = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
-        names = {image["id"]: image["file_name"] for image in instances["images"]}
-        category = {each["id"]: vocabulary.head[each["name"]] for each in instances["categories"]}
-        found.update({name: set() for name in names.values()})
-        for each in instances["annotations"]:
-            found[names[each["image_id"]]].add(category[each["category_id"]])
-        for each in captions["annotations"]:
-            found[names[each["image_id"]]].update(vocabulary.mentions(each["caption"]))
+        try:
+            found.update(_of_part(instances, captions))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{paths[0]} and {paths[1].name} are not COCO's: {error!r}") from error
         read += paths
     return {name: tuple(sorted(objects)) for name, objects in found.items()}, read
+
+
+def _of_part(instances: Any, captions: Any) -> dict[str, set[str]]:
+    """The objects of each image of one part: its instances, and what its captions name."""
+    vocabulary = coco_vocabulary()
+    names = {image["id"]: image["file_name"] for image in instances["images"]}
+    category = {each["id"]: vocabulary.head[each["name"]] for each in instances["categories"]}
+    found: dict[str, set[str]] = {name: set() for name in names.values()}
+    for each in instances["annotations"]:
+        found[names[each["image_id"]]].add(category[each["category_id"]])
+    for each in captions["annotations"]:
+        found[names[each["image_id"]]].update(vocabulary.mentions(each["caption"]))
+    return found
 
 
 def _only(found: Mapping[str, tuple[str, ...]], listed: Path) -> dict[str, tuple[str, ...]]:

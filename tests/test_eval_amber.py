@@ -286,6 +286,7 @@ def test_questions_alone_need_no_words(folder):
     ("change", "says"),
     [
         ({"type": "discriminative"}, "type of id 5 is 'discriminative'"),
+        ({"type": ["relation"]}, "type of id 5 is"),
         ({"truth": "No"}, "truth of id 5 is 'No'; allowed: yes, no"),
         ({"id": 6}, "the id 6, which is no number or stands twice"),
         ({"id": "5"}, "the id '5', which is no number"),
@@ -297,6 +298,15 @@ def test_annotations_that_do_not_fit_are_refused(folder, change, says):
     rows[4].update(change)
     (folder / "annotations.json").write_text(json.dumps(rows))
     with pytest.raises(ValueError, match=says):
+        load(folder)
+
+
+@pytest.mark.parametrize("truth", ["dog", ["dragon"], [["dog"]], None])
+def test_objects_that_are_no_words_are_refused(folder, truth):
+    rows = json.loads((folder / "annotations.json").read_text())
+    rows[0]["truth"] = truth
+    (folder / "annotations.json").write_text(json.dumps(rows))
+    with pytest.raises(ValueError, match="truth of id 1"):
         load(folder)
 
 

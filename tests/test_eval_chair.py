@@ -228,6 +228,16 @@ def test_a_coco_folder_joins_instances_and_captions(tmp_path):
     assert load(folder, str(tmp_path / "list.txt")).items == (item,)
 
 
+@pytest.mark.parametrize("broken", [{"images": []}, [], {"images": [7]}, {"images": None}])
+def test_a_broken_coco_folder_is_refused(tmp_path, broken):
+    write_coco(tmp_path, "val", 7, "Two men.")
+    (tmp_path / "instances_val2014.json").write_text(json.dumps(broken))
+    with pytest.raises(
+        ValueError, match="instances_val2014.json and captions_val2014.json are not"
+    ):
+        load(tmp_path, "val")
+
+
 def test_an_unknown_parser_is_refused(benchmark):
     with pytest.raises(ValueError, match="no CHAIR parser 'first-word'"):
         SCORING.tally(benchmark.items, ["a"] * 4, "first-word")
