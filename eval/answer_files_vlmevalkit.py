@@ -9,6 +9,7 @@ An empty cell is an empty answer; the sentence that VLMEvalKit writes for a fail
 import csv
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,8 @@ FAILED = "Failed to obtain answer"
 SPLITS = ("random", "popular", "adversarial")
 LONGEST_CELL = 10_000_000
 LARGEST_SHEET = 1 << 30  # bytes when unpacked
+# What the reader of .xlsx files raises on those that are none; its XML errors are SyntaxErrors.
+BROKEN = (zipfile.BadZipFile, zlib.error, LookupError, ValueError, TypeError, SyntaxError, OSError)
 
 
 def fits(record: Record) -> bool:
@@ -120,9 +123,9 @@ def _sheet(content: bytes, path: Path) -> list[list[Any]]:
             raise ScoreError("bad_table", f"{path} unpacks to {size} bytes")
         book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
         rows = [list(row) for row in book.worksheets[0].iter_rows(values_only=True)]
-    except (zipfile.BadZipFile, KeyError, ValueError, IndexError, SyntaxError) as error:
-        if isinstance(error, ScoreError):
-            raise
+    except ScoreError:
+        raise
+    except BROKEN as error:
         raise ScoreError("bad_table", f"{path} is no .xlsx table: {error}") from error
     if not rows:
         raise ScoreError("empty_file", f"{path} holds no answers")

@@ -8,7 +8,7 @@ worse than none. A part of the lines is scored only if that is allowed, and said
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -226,7 +226,7 @@ def _pairs(
         raise ScoreError(
             "missing_ids",
             f"{len(missing)} of {len(benchmark.items)} lines have no answer: {_few(missing)}; "
-            "--allow-partial scores the others",
+            f"{_whole_splits(benchmark.items, answered)}--allow-partial scores the others",
         )
     notes = [] if not unknown else [f"answers to no line of the labels, left out: {len(unknown)}"]
     if twice:
@@ -251,6 +251,13 @@ def _refuse_other_questions(items: Sequence[Item], answers: Sequence[Answer]) ->
                 f"{answer.place} answers {answer.question!r:.90}, but {items[0].id} asks "
                 f"{items[0].question!r:.90}; the labels are of another version or split",
             )
+
+
+def _whole_splits(items: Sequence[Item], answered: Collection[str]) -> str:
+    """A hint at the splits that were answered in full."""
+    lacking = {item.split for item in items if item.id not in answered}
+    whole = list(dict.fromkeys(item.split for item in items if item.split not in lacking))
+    return f"--subset scores what is complete ({_few(whole)}), " if whole else ""
 
 
 def _twice(twice: Mapping[object, list[Answer]], lines: Lines) -> str:

@@ -55,12 +55,12 @@ def in_order(
 
 
 def asks(prompt: str, question: str) -> bool:
-    """Whether a prompt asks this question, with whatever stands around it or without its end.
+    """Whether a prompt asks this question, with whatever stands around it.
 
-    An end that is left out is a list of options or a request, as some files repeat only the rest.
+    Options in brackets behind the question may be left out, as MMVP's files do.
     """
     wanted, asked = plain_question(question), plain_question(prompt)
-    return wanted in " ".join(prompt.split()) or (asked != "" and wanted.startswith(asked))
+    return wanted in " ".join(prompt.split()) or wanted.startswith(f"{asked} (")
 
 
 def plain_question(text: str) -> str:

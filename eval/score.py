@@ -211,7 +211,8 @@ def _labels(name: str, request: Request, file: AnswerFile) -> Benchmark:
             name, request.answers if itself else request.labels, request.subset
         )
     except (ValueError, TypeError, KeyError, OSError, ImportError) as error:
-        wrong = "missing_labels" if isinstance(error, FileNotFoundError) else "bad_labels"
+        absent = request.labels is None or isinstance(error, FileNotFoundError)
+        wrong = "missing_labels" if absent else "bad_labels"
         raise ScoreError(wrong, str(error)) from error
     if name == MME and file.format == MME and not request.allow_partial:
         refuse_missing_tasks(file.answers, _asked(request, benchmark))

@@ -14,5 +14,10 @@ class ScoreError(ValueError):
     """
 
     def __init__(self, name: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.name = name
+
+
+def printable(text: str) -> str:
+    """Text of a file as it may be shown: line breaks, controls and lone surrogates escaped."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)

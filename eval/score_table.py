@@ -7,6 +7,7 @@ In: what `score.score` returns. Out: lines. Nested numbers are named by their pa
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from lvlm_prune.eval.score_error import printable
 from lvlm_prune.tables import aligned
 
 ABOUT = ("benchmark", "parser", "n", "total", "counts", "notes", "parsers")
@@ -46,4 +47,5 @@ def _number(value: Any) -> str:
 
 def _notes(result: Mapping[str, Any]) -> list[str]:
     """What a reader has to know."""
-    return ["", *(f"note: {note}" for note in result["notes"])] if result["notes"] else []
+    notes = [f"note: {printable(note)}" for note in result["notes"]]
+    return ["", *notes] if notes else []

@@ -1,4 +1,4 @@
-"""The command line: run, inspect, eval, score, build-pope, speed, calibrate, methods, models.
+"""The command line: run, inspect, eval, compare, score, benchmarks, speed and what else there is.
 
 Commands live in `lvlm_prune.commands`, which import what they need when they run, so `--help`
 answers at once. Mistakes of the user end in one sentence on stderr and exit code 1, never in a
@@ -9,8 +9,10 @@ import sys
 
 import typer
 
+from lvlm_prune.commands.benchmarks import benchmarks
 from lvlm_prune.commands.build_pope import build_pope
 from lvlm_prune.commands.calibrate import calibrate
+from lvlm_prune.commands.compare import compare
 from lvlm_prune.commands.eval import evaluate
 from lvlm_prune.commands.inspect import inspect
 from lvlm_prune.commands.listings import methods, models
@@ -33,7 +35,9 @@ app = typer.Typer(
 app.command()(run)
 app.command()(inspect)
 app.command("eval")(evaluate)
+app.command()(compare)
 app.command()(score)
+app.command()(benchmarks)
 app.command("build-pope")(build_pope)
 app.command()(speed)
 app.command()(calibrate)

@@ -291,3 +291,10 @@ def test_an_unknown_parser_names_the_known_ones(tmp_path):
     error = score("pope", file, "--labels", labels(tmp_path), "--parser", "loose")["error"]
     assert error["name"] == "unknown_parser"
     assert "official, lmms-eval, vlmevalkit, vcd, first-word, all" in error["message"]
+
+
+def test_help_teaches():
+    shown = CliRunner().invoke(app, ["score", "--help"]).stdout
+    for word in ("pope", "mme", "chair", "amber", "--allow-partial", "--parser", "n/N"):
+        assert word in shown
+    assert shown.count("\n    lvlm-prune score --benchmark") >= 5, "examples on lines of their own"

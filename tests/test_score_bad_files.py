@@ -164,6 +164,17 @@ def test_one_wrong_id(tmp_path, labels, wrong, name):
     assert name_of(write_lines(tmp_path / "answers.jsonl", lines), labels) == name
 
 
+@pytest.mark.parametrize("odd", ["\ud800", "a\nb", "\x1b[31m", "\u202e"])
+def test_odd_names_are_shown_escaped(tmp_path, labels, odd):
+    lines = [*IDS[:-1], {**IDS[-1], "id": odd}]
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    result = call(path, labels)
+    assert json.loads(result.stdout)["error"]["name"] == "unknown_ids"
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.removesuffix("\n").isprintable()
+
+
 def test_no_id_is_known(tmp_path, labels):
     lines = [{**line, "id": f"x{line['id']}"} for line in IDS]
     path = write_lines(tmp_path / "answers.jsonl", lines)
