@@ -14,6 +14,8 @@ NEEDED = (
     "lvlm_prune/methods/cls.py",
     "lvlm_prune/adapters/qwen_vl.py",
     "lvlm_prune/eval/speed.py",
+    "lvlm_prune/eval/chair_lemmas.json",
+    "lvlm_prune/eval/integrations/lmms_eval.py",
     "lvlm_prune/assets/plant_sinks.py",
     "lvlm_prune/assets/models/llava-pictogram/model.safetensors",
     "lvlm_prune/assets/models/qwen-pictogram/model.safetensors",
@@ -24,6 +26,7 @@ PROGRAM = """
 from lvlm_prune.assets import MODEL_NAMES, model_path, probe_path
 from lvlm_prune.loading import load
 import lvlm_prune.eval.evaluate, lvlm_prune.eval.speed, lvlm_prune.show
+import lvlm_prune.eval.chair, lvlm_prune.eval.score
 from lvlm_prune.methods import METHODS
 for name in MODEL_NAMES:
     assert (model_path(name) / "model.safetensors").is_file()
