@@ -17,27 +17,25 @@ from lvlm_prune.eval.answer_files_contract import (
     text_of,
 )
 
+RESPONSES = ("filtered_resps", "resps")
 # Columns of the tasks' data sets that name parts of a HallusionBench question.
 PARTS = ("subcategory", "set_id", "figure_id", "question_id")
 
 
 def fits(record: Record) -> bool:
     """A document's number and its responses."""
-    return "doc_id" in record and ("filtered_resps" in record or "resps" in record)
+    return "doc_id" in record and any(key in record for key in RESPONSES)
 
 
 def read(record: Record, place: str) -> Answer:
     """The answer of one sample."""
-    key = "filtered_resps" if "filtered_resps" in record else "resps"
-    response = record[key]
-    while isinstance(response, list) and len(response) == 1:
-        response = response[0]
+    said = {key: _alone(record[key]) for key in RESPONSES if key in record}
     doc = _document(record)
     name = optional(doc, "question_id", "image_id", "id", "Index")
-    number = record["doc_id"]
+    number = record.get("doc_id")
     task, slash, image = (name or "").rpartition("/")
     return Answer(
-        text_of({key: response}, (key,), place),
+        text_of(said or record, RESPONSES, place),
         place,
         id=name,
         split=task if slash else optional(doc, "category"),
@@ -47,6 +45,13 @@ def read(record: Record, place: str) -> Answer:
         facts=_parts(doc),
         order=number if isinstance(number, int) else None,
     )
+
+
+def _alone(response: Any) -> Any:
+    """The only response of nested lists."""
+    while isinstance(response, list) and len(response) == 1:
+        response = response[0]
+    return response
 
 
 def _document(record: Record) -> Mapping[str, Any]:

@@ -30,7 +30,7 @@ def fits(record: Record) -> bool:
 
 def read(record: Record, place: str) -> Answer:
     """The answer of one row."""
-    items = record["items"]
+    items = record.get("items")
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         raise ScoreError("bad_line", f"{place} has {items!r:.60} for 'items', no list of names")
     failed = record.get("error") is not None

@@ -25,6 +25,16 @@ from lvlm_prune.eval.score_notes import Parts, notes_on, refuse_unscorable
 
 ALL = "all"
 SAYS = ("yes", "no", "unparsed", "empty")
+# What a loader raises on labels that it cannot read.
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+    OSError,
+    ImportError,
+)
 MERGED = "amber"  # whose two rules the official script prints as one object
 
 
@@ -210,7 +220,7 @@ def _labels(name: str, request: Request, file: AnswerFile) -> Benchmark:
         benchmark = load_benchmark(
             name, request.answers if itself else request.labels, request.subset
         )
-    except (ValueError, TypeError, KeyError, OSError, ImportError) as error:
+    except UNREADABLE as error:
         absent = request.labels is None or isinstance(error, FileNotFoundError)
         wrong = "missing_labels" if absent else "bad_labels"
         raise ScoreError(wrong, str(error)) from error
