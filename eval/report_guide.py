@@ -33,12 +33,13 @@ def _reading(sections: Sequence[Section]) -> list[str]:
     ]
     if any(entry.answers for section in sections for entry in section.entries):
         texts += [
-            "yes→no, no→yes, right→wrong, wrong→right: benchmark lines whose answer changed from "
-            "the baseline to the run. yes-ratio: share of answers read as yes; shift: run minus "
+            "lines yes→no / no→yes: benchmark lines whose answer flipped from the baseline to the "
+            "run. yes-ratio: share of answers read as yes; shift: run minus "
             "baseline on the lines that both answered.",
-            "McNemar p: exact two-sided test whether as many answers turned right as wrong, over "
-            "distinct prompts: lines that share a prompt share its answer and are no further "
-            f"evidence. Holm p: adjusted for {_family(sections)}.",
+            "prompts right→wrong / wrong→right: distinct prompts whose answer turned wrong or "
+            "right; lines that share a prompt share its answer and are no further evidence. "
+            "McNemar p: exact two-sided test whether as many turned wrong as right. "
+            f"Holm p: adjusted for {_family(sections)}.",
             "unparsed / empty / error: answers that name neither yes nor no, answers without text, "
             "calls that failed. The first two are scored as the official script does; failed calls "
             "are left out.",
@@ -77,6 +78,11 @@ def _limits(sections: Sequence[Section], timing: str | None) -> list[str]:
         "or of a seed. A share that is exactly 0 or 1 has an interval without width, which is "
         "too narrow.",
     ]
+    if any(section.captions for section in sections):
+        texts.append(
+            "Captions that name less make up less: a lower rate of made-up objects says something "
+            "only beside recall."
+        )
     if count > 1:
         texts.append(
             f"{count} differences to the baseline are shown. At 95 % about one in twenty intervals "

@@ -112,6 +112,15 @@ class Section:
         """Whether answers are not right or wrong one by one."""
         return bool(self.compared) and all(entry.answers is None for entry in self.compared)
 
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Of captions, the numbers without which the main one says little: who names less makes up
+        less."""
+        if not self.captions:
+            return ()
+        names = dict.fromkeys(name for entry in self.compared for name in entry.differences)
+        return tuple(name for name in names if name.lower() in ("recall", "cover"))
+
     def gain(self, entry: Entry) -> Number | None:
         """Difference of the main number to the baseline."""
         return entry.differences.get(self.metric)

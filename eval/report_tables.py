@@ -45,19 +45,12 @@ def _score_columns(section: Section) -> list[Column]:
         columns.append(
             ("minus baseline [95 %]", lambda e: difference(section.gain(e), scale)),
         )
-    if section.captions:
-        for name in _beside(section):
-            columns += [
-                (f"{name} [95 %]", _interval_of(name, scale)),
-                (f"{name} minus baseline [95 %]", _difference_of(name, scale)),
-            ]
+    for name in section.beside:
+        columns += [
+            (f"{name} [95 %]", _interval_of(name, scale)),
+            (f"{name} minus baseline [95 %]", _difference_of(name, scale)),
+        ]
     return columns
-
-
-def _beside(section: Section) -> list[str]:
-    """Numbers that a caption score means nothing without: how much of the scene is named."""
-    names = section.entries[0].parsers.get(OFFICIAL, {})
-    return [name for name in names if name.lower() in ("recall", "cover")]
 
 
 def _interval_of(name: str, scale: float) -> Callable[[Entry], str]:
@@ -75,8 +68,8 @@ def _answer_columns(section: Section) -> list[Column]:
     columns: list[Column] = []
     if any(entry.answers for entry in section.entries):
         columns += [
-            ("yes→no / no→yes", lambda e: _counts(e, "yes_to_no", "no_to_yes")),
-            ("right→wrong / wrong→right", lambda e: _counts(e, "right_to_wrong", "wrong_to_right")),
+            ("lines yes→no / no→yes", lambda e: _counts(e, "yes_to_no", "no_to_yes")),
+            ("prompts right→wrong / wrong→right", _turned),
             ("McNemar p", lambda e: p_value((e.answers or {}).get("mcnemar_p"))),
             ("Holm p", lambda e: p_value(e.holm)),
         ]
@@ -85,8 +78,13 @@ def _answer_columns(section: Section) -> list[Column]:
     return columns
 
 
+def _turned(entry: Entry) -> str:
+    """The two counts that McNemar's test compares."""
+    return _counts(entry, "prompts_right_to_wrong", "prompts_wrong_to_right")
+
+
 def _counts(entry: Entry, first: str, second: str) -> str:
-    """Two numbers of lines."""
+    """Two counts."""
     return f"{entry.answers[first]:,} / {entry.answers[second]:,}" if entry.answers else NONE
 
 
@@ -117,6 +115,15 @@ def parser_table(section: Section) -> Table | None:
         return None
     columns = [_kept_column(), *((name, _by_parser(section, name)) for name in names)]
     return _table(section, columns)
+
+
+def parsers_agree(section: Section) -> bool:
+    """Whether the main number of every run is the same by every parser."""
+    for entry in section.entries:
+        found = [numbers.get(section.metric) for numbers in entry.parsers.values()]
+        if any(number != found[0] for number in found):
+            return False
+    return True
 
 
 def _by_parser(section: Section, parser: str) -> Callable[[Entry], str]:

@@ -69,16 +69,28 @@ def _at_budget(section: Section, entries: Sequence[Entry]) -> list[str]:
 
 def _names(section: Section, entries: Sequence[Entry]) -> str:
     """Names with differences; of many, how many there are with the best and the worst."""
-    names = [f"{e.label} ({difference(section.gain(e), section.scale)})" for e in entries]
+    names = [f"{e.label} ({_told(section, e)})" for e in entries]
     if len(entries) <= FEW:
         return listed(names)
     return f"{len(entries)} runs, from {names[0]} to {names[-1]},"
 
 
+def _told(section: Section, entry: Entry) -> str:
+    """Its difference, and of captions that of the recall."""
+    told = [difference(section.gain(entry), section.scale)]
+    told += [
+        f"{name} {difference(entry.differences.get(name), section.scale)}"
+        for name in section.beside
+    ]
+    return "; ".join(told)
+
+
 def _cheapest(section: Section) -> list[str]:
     """The fewest tokens without a visible loss."""
     fewer = [e for e in section.compared if e.kept < e.total]
-    fine = [e for e in fewer if section.verdict(e) in ("level", "better")]
+    fine = [
+        e for e in fewer if section.verdict(e) in ("level", "better") and _names_as_much(section, e)
+    ]
     if not fine:
         lost = len(fewer) > 1 and all(section.verdict(e) == "worse" for e in fewer)
         return ["Every run with fewer tokens loses."] if lost else []
@@ -121,6 +133,12 @@ def _failed(section: Section) -> list[str]:
     if missing:
         words.append(f"{counted(len(missing), 'run')} did not answer all lines.")
     return words
+
+
+def _names_as_much(section: Section, entry: Entry) -> bool:
+    """Whether no loss of recall is visible, for captions."""
+    found = [entry.differences.get(name) for name in section.beside]
+    return not any(each and each.high is not None and each.high < 0 for each in found)
 
 
 def _worth(section: Section, entry: Entry) -> float:

@@ -14,9 +14,16 @@ from lvlm_prune.eval.report_document import Bullets, Document, Heading, Paragrap
 from lvlm_prune.eval.report_guide import guide_parts
 from lvlm_prune.eval.report_html import html_text
 from lvlm_prune.eval.report_markdown import markdown_text
+from lvlm_prune.eval.report_numbers import listed
 from lvlm_prune.eval.report_pictures import section_pictures
 from lvlm_prune.eval.report_sections import Section, labelled, sections_of
-from lvlm_prune.eval.report_tables import main_table, parser_table, split_names, split_table
+from lvlm_prune.eval.report_tables import (
+    main_table,
+    parser_table,
+    parsers_agree,
+    split_names,
+    split_table,
+)
 from lvlm_prune.eval.report_words import verdict
 from lvlm_prune.eval.results import write_text
 
@@ -69,25 +76,37 @@ def verdict_parts(sections: Sequence[Section]) -> list[Part]:
 def section_parts(section: Section, folder: Path) -> list[Part]:
     """Tables and pictures of one scoring rule."""
     parts: list[Part] = [Heading(2, section.name), main_table(section)]
-    notes = [f"`{labelled(e)}`: {note}" for e in section.entries for note in e.notes]
     shared = _shared_notes(section)
-    notes = [*shared, *(n for n in notes if n.partition(": ")[2] not in shared)]
+    own = [(labelled(e), note) for e in section.entries for note in e.notes if note not in shared]
+    notes = [*shared, *(f"`{label}`: {note}" for label, note in own)]
     if notes:
         parts.append(Bullets(tuple(notes)))
     parts += section_pictures(section, folder)
-    if (table := parser_table(section)) is not None:
-        parts += [
-            Heading(3, f"{section.name}: {section.metric} by parser"),
-            Paragraph(
-                f"The same answers as other harnesses read them; `{OFFICIAL}` is the benchmark's "
-                "own script."
-            ),
-            table,
-        ]
-    if (table := split_table(section)) is not None:
-        metric, _ = split_names(section)
-        parts += [Heading(3, f"{section.name}: {metric} by split"), table]
-    return parts
+    return [*parts, *_parser_parts(section), *_split_parts(section)]
+
+
+def _parser_parts(section: Section) -> list[Part]:
+    """The main number as other harnesses would have it."""
+    table = parser_table(section)
+    if table is None:
+        return []
+    names = listed([f"`{name}`" for name in table.heads[2:]])
+    heading = Heading(3, f"{section.name}: {section.metric} by parser")
+    if parsers_agree(section):
+        return [heading, Paragraph(f"The same for every run by {names}.")]
+    words = f"The same answers as other harnesses read them; `{OFFICIAL}` is the benchmark's own."
+    return [heading, Paragraph(words), table]
+
+
+def _split_parts(section: Section) -> list[Part]:
+    """The splits of the benchmark."""
+    table = split_table(section)
+    if table is None:
+        return []
+    heading = Heading(3, f"{section.name}: {split_names(section)[0]} by split")
+    pooled = "pooled" in table.heads
+    words = [Paragraph("`pooled`: the lines of all splits as one.")] if pooled else []
+    return [heading, *words, table]
 
 
 def _shared_notes(section: Section) -> list[str]:

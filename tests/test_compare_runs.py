@@ -49,6 +49,7 @@ def test_one_table_and_one_plot_hold_all_runs(folders, compared):
     assert "(haunted-spots-tokens.png)" in text
     assert (compared.folder / "haunted-spots-tokens.png").is_file()
     assert (compared.folder / "report.html").is_file()
+    assert text.count("f1 is the mean over near, far") == 1, "said once for all runs"
 
 
 def test_holm_counts_the_runs_of_all_folders(folders):

@@ -156,7 +156,9 @@ def test_every_run_stands_in_every_table(spots):
     table = main_table(spots)
     row = dict(zip(table.heads, table.rows[1], strict=True))
     answers = spots.entries[1].answers
-    assert row["yes→no / no→yes"] == f"{answers['yes_to_no']} / {answers['no_to_yes']}"
+    assert row["lines yes→no / no→yes"] == f"{answers['yes_to_no']} / {answers['no_to_yes']}"
+    turned = answers["prompts_right_to_wrong"], answers["prompts_wrong_to_right"]
+    assert row["prompts right→wrong / wrong→right"] == "{} / {}".format(*turned)
     assert row["unparsed / empty / error"] == "0 / 0 / 1"
     assert row["Holm p"] == numbers.p_value(spots.entries[1].holm)
     assert parser_table(spots).heads == ("run", "kept", "official", "strict")
@@ -255,6 +257,32 @@ def test_markdown_tables_are_whole_and_pictures_exist(folder):
         Image.open(folder / name).verify()
     assert "&lt;made|up>" in text
     assert "6 runs (haunted / spots)" in text
+    assert "f1 by parser\n\nThe same answers as other harnesses read them" in text
+
+
+def test_parsers_that_agree_are_a_sentence(tmp_path, results):
+    same = json.loads(json.dumps(results))
+    for run in same["runs"]:
+        parsers = run["benchmarks"]["haunted"]["spots"]["parsers"]
+        parsers["strict"] = parsers["official"]
+    write_report(tmp_path, same)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "The same for every run by `official` and `strict`." in text
+
+
+def test_captions_that_name_less_are_no_cheap_win(results):
+    section = sections_of(results)[1]
+    level = Number(0.0, -0.1, 0.1)
+    for recall, named in ((Number(-0.2, -0.3, -0.1), False), (level, True)):
+        entries = tuple(
+            entry
+            if entry.baseline
+            else replace(entry, differences={"ghosts_i": level, "recall": recall})
+            for entry in section.entries
+        )
+        text = verdict(replace(section, entries=entries))
+        assert ("The fewest tokens without a visible loss" in text) == named
+    assert "recall 0.000 [-0.100, +0.100]" in text
 
 
 def test_both_forms_hold_the_same_cells(folder):
