@@ -86,12 +86,12 @@ figcaption {{ color: var(--soft); font-size: 0.9rem; max-width: 62rem; }}
   body {{ font-size: 10pt; }}
   main {{ max-width: none; padding: 0; }}
   .scroll {{ overflow: visible; }}
-  table {{ font-size: 6.4pt; }}
+  table {{ font-size: 7.4pt; }}
   th, td {{ padding: 0.15rem 0.28rem; white-space: normal; }}
   thead th {{ min-width: 0; }}
   tr, figure, .verdict {{ break-inside: avoid; }}
   h2, h3 {{ break-after: avoid; }}
-  .drawing svg {{ min-width: 0; }}
+  .drawing svg {{ min-width: 0; max-width: 18cm; }}
 }}
 @page {{ size: A4 landscape; margin: 12mm; }}
 """
