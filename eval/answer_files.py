@@ -38,6 +38,7 @@ FORMATS = (
     answer_files_by_id.FORMAT,
 )
 LABELS = ("label", "gt_answer", "truth")
+ROWS = "answers-*.jsonl"  # of a run, one file a process
 STRINGS, MME = "strings", "mme"
 
 
@@ -73,7 +74,8 @@ def read_answers(path: Path, benchmark: str) -> AnswerFile:
 
 def _read_folder(folder: Path, benchmark: str) -> AnswerFile:
     """A folder of MME's text files, or the files that the processes of one of our runs wrote."""
-    ours = sorted(folder.glob("answers-*.jsonl"))
+    places = (folder, folder / benchmark)
+    ours = next((found for place in places if (found := sorted(place.glob(ROWS)))), [])
     if ours:
         values = [
             (f"{file.name} {place}", value)

@@ -243,7 +243,10 @@ def test_failed_calls_are_no_answers(tmp_path):
     table = as_vlmevalkit(records, answers, "random")
     table[4]["prediction"] = "Failed to obtain answer via API."
     other = write_table(tmp_path / "table.tsv", table, "\t")
-    for path in (file, other, tmp_path):
+    run = tmp_path / "run"
+    (run / "pope").mkdir(parents=True)
+    (run / "pope" / file.name).write_bytes(file.read_bytes())
+    for path in (file, other, tmp_path, run):
         found = score("pope", path, "--labels", labels(tmp_path))
         assert holds(found, slow_official(records[:4] + records[5:], answers[:4] + answers[5:]))
         assert (found["n"], found["total"], found["counts"]["error"]) == (23, 24, 1)
