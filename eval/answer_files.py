@@ -100,6 +100,11 @@ def _from_json(values: list[tuple[str, Any]], path: Path, benchmark: str) -> Ans
     if any(isinstance(value, str) for _, value in values) and not any(
         isinstance(value, dict) for _, value in values
     ):
+        if benchmark != answer_files_hallusionbench.BENCHMARK:
+            raise ScoreError(
+                "unknown_format",
+                f"{path} is a list of texts, which do not say what they answer; {_known()}",
+            )
         return AnswerFile(STRINGS, tuple(answer_files_hallusionbench.read_strings(values)))
     for place, value in values:
         if not isinstance(value, dict):
@@ -148,4 +153,4 @@ def _refuse_unknown(records: list[tuple[str, Record]], path: Path) -> None:
 def _known() -> str:
     """All formats."""
     examples = "; ".join(f"{each.name} {each.example}" for each in FORMATS)
-    return f"known: {examples}; a JSON list of strings; MME's folder of <task>.txt"
+    return f"known: {examples}; HallusionBench's list of texts; MME's folder of <task>.txt"

@@ -9,6 +9,7 @@ from typing import Any
 from lvlm_prune.eval.answer_files_contract import Answer, Record, RecordFormat, optional, text_of
 from lvlm_prune.eval.score_error import ScoreError
 
+BENCHMARK = "hallusionbench"
 PARTS = ("category", "subcategory", "set_id", "figure_id", "question_id")
 
 

@@ -94,7 +94,7 @@ def _ways(benchmark: Benchmark, answers: list[Answer], nameless: bool) -> list[W
     ways: list[Way] = [
         partial(_pairs, benchmark, *found, answers, ours) for found in by_name if found is not None
     ]
-    told = all(answer.question or answer.label for answer in answers)
+    told = all(answer.question for answer in answers)
     return [*ways, in_turn] if told and not ours else ways
 
 

@@ -111,8 +111,10 @@ def _notes(items: Sequence[Item], answers: Sequence[Answer]) -> list[str]:
     """What could not be compared, and what was left out."""
     notes = []
     if any(answer.question is None for answer in answers):
-        seen = "labels" if any(answer.label for answer in answers) else "the number of answers"
-        notes.append(f"the answers do not repeat their questions: only {seen} could be compared")
+        notes.append(
+            "the answers do not repeat their questions: only the number of answers could be "
+            "compared"
+        )
     if len(answers) > len(items):
         notes.append(f"answers after the last line, left out: {len(answers) - len(items)}")
     return notes

@@ -295,6 +295,8 @@ def test_hallusionbench(tmp_path):
     assert [{**each, "notes": []} for each in found] == [{**found[0], "notes": []}] * 3
     assert found[0]["aAcc"] == pytest.approx(100 * 11 / 12, abs=1e-3)
     assert "only the number of answers" in found[0]["notes"][0]
+    plain.write_text(json.dumps([*texts[:-1], None]))
+    assert refused("hallusionbench", plain, "--labels", labels) == "null_answer"
     plain.write_text(json.dumps(texts[:-1]))
     assert refused("hallusionbench", plain, "--labels", labels) == "line_count"
     part = score("hallusionbench", plain, "--labels", labels, "--allow-partial")
