@@ -38,7 +38,7 @@ class Collector:
 
     def result(self, run: Run) -> RunResult:
         """The result of a run."""
-        rows = [run.ledger.rows[self.sheet.name(place)] for place in run.places]
+        rows = [self.sheet.kept(place, run) for place in run.places]
         good = {row.id: row for row in rows if row.error is None}
         said = rows_by_item(good)
         items = [item for item in run.items if item.id in said and item.benchmark != CAPTION]

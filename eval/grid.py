@@ -176,6 +176,9 @@ class Grid:
             self.generation,
         )
         folder = None if settings.out is None else settings.out / name / self.benchmark.name
+        if folder is not None and control_of is not None:
+            # What it is to match was measured, and is another with more images or fewer errors.
+            folder /= header.hash
         if settings.restart and folder is not None:
             if settings.processes.first:
                 remove_answers(folder)
@@ -253,6 +256,14 @@ class Grid:
             compare_with_random(plain, self.questions.images, self.settings.seed)
         return results
 
+    def sound(self) -> list[int]:
+        """Places of the images that no call has failed on, for pictures and timing."""
+        ledgers = [run.ledger for runs in self.runs.values() for run in runs]
+        rows = [row for ledger in ledgers for row in ledger.rows.values()]
+        failed = {row.image for row in rows if row.error is not None}
+        images = self.questions.images
+        return [place for place in self.questions.readable() if images[place] not in failed]
+
     @property
     def _is_probe(self) -> bool:
         """Whether the questions are those of our own probe."""
@@ -277,13 +288,13 @@ class Grid:
         return self.questions.asked[self.questions.places([self.shown_item(image)])[0]]
 
     def pictured(self, name: str) -> list[Choice]:
-        """What a run before the LLM chose for the first images that can be read.
+        """What a run before the LLM chose for the first sound images.
 
         Args:
             name: of the run.
         """
         if name not in self._pictured:
-            asked = [self.asked(image) for image in self.questions.readable()[:PICTURED]]
+            asked = [self.asked(image) for image in self.sound()[:PICTURED]]
             number = next(n for n, runs in self.runs.items() if runs[0].name == name)
             self._pictured[name] = pictured_choices(
                 self.stages[number], self.questions, asked, self.counts_sinks

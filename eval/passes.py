@@ -3,15 +3,17 @@
 In: a grid and the runs to make. Out: nothing; the rows are in the runs' ledgers. Images are held in
 memory a portion at a time; where one portion holds all of them, methods share encoder passes. Runs
 that hand exactly the same rows to the LLM, and do the same inside it, share their answers. What was
-answered before is not asked again.
+answered before is not asked again. An image that a stage cannot encode fails alone.
 """
 
+import sys
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
-from lvlm_prune.eval.answer import Answers, answer_all
+from lvlm_prune.eval.answer import Answers, answer_all, failed
 from lvlm_prune.eval.attached import Answer
 from lvlm_prune.eval.chosen import Chosen
 from lvlm_prune.eval.encoding import SharedEncodings
@@ -52,6 +54,7 @@ class AnswerPass:
         done = total - sum(map(len, self.left.values()))
         self.bar = progress(total, " answers", quiet=not self.processes.first, done=done)
         self._twins: dict[Hashable, Run] = {}
+        self._failed: Counter[Run] = Counter()
 
     @torch.inference_mode()
     def run(self) -> None:
@@ -62,8 +65,8 @@ class AnswerPass:
             whole = portions[0] if len(portions) == 1 else None
             shared = None if whole is None else self._encodings(list(self.runs), whole)
             for number, runs in self.runs.items():
-                for place, portion in enumerate(portions):
-                    self._portion(number, runs, place, portion, shared)
+                for portion in portions:
+                    self._portion(number, runs, portion, shared)
                 self._without_image(runs)
         self.processes.wait()
         for run in self.left:
@@ -73,7 +76,7 @@ class AnswerPass:
 
     def _say(self, sentence: str) -> None:
         """Tell the user something between the lines of the bar."""
-        self.bar.write(sentence)
+        self.bar.write(sentence, file=sys.stderr)
 
     def _held(self) -> int:
         """Images that are held in memory at a time."""
@@ -101,31 +104,48 @@ class AnswerPass:
         self,
         number: int,
         runs: Sequence[Run],
-        portion: int,
         images: Sequence[int],
         shared: SharedEncodings | None,
     ) -> None:
-        """One stage on some images, and all runs that stand on it."""
+        """One stage on some images, and all runs that stand on it; halved if any image fails."""
         inside = set(images)
         asked = self.questions.asked
         todo = {run: [p for p in self.left[run] if asked[p].image in inside] for run in runs}
         if not any(todo.values()):
             return
-        stage = self.grid.stages[number]
         self._title(runs[0])
-        encodings = shared or self._encodings([number], images)
-        encoded = encodings.encoded(stage)
-        marked = encodings.sinks if stage.shrink is None else None
-        chosen = Chosen(stage, images, encoded, marked)
-        del encoded
+        chosen, why = self._chosen(number, images, shared)
+        if chosen is None and (shared is not None or len(images) > 1):
+            half = max(len(images) // 2, 1)
+            for start in range(0, len(images), half):
+                self._portion(number, runs, images[start : start + half], None)
+            return
+        if chosen is None:
+            for run in runs:
+                self._write_failed(run, dict.fromkeys(todo[run], why))
+                self._check_hope(run, [why] * len(todo[run]))
+            return
         by_image = chosen.by_image
         rows = None if by_image is None else rows_fingerprint(list(by_image.values()))
         for run in runs:
             self._title(run)
             twin = None
             if rows is not None:
-                twin = self._twins.setdefault((portion, rows, run.key), run)
+                twin = self._twins.setdefault((tuple(images), rows, run.key), run)
             self._answer(run, todo[run], chosen, twin)
+
+    def _chosen(
+        self, number: int, images: Sequence[int], shared: SharedEncodings | None
+    ) -> tuple[Chosen | None, str]:
+        """Encode some images and choose their tokens, or say why that fails."""
+        stage = self.grid.stages[number]
+        try:
+            encodings = shared or self._encodings([number], images)
+            encoded = encodings.encoded(stage)
+            marked = encodings.sinks if stage.shrink is None else None
+            return Chosen(stage, images, encoded, marked), ""
+        except Exception as error:
+            return None, failed(error)
 
     def _answer(
         self, run: Run, places: Sequence[int], chosen: Chosen | None, twin: Run | None
@@ -141,7 +161,7 @@ class AnswerPass:
         def keep(answers: Answers) -> None:
             run.ledger.add([self.sheet.row(place, answer) for place, answer in answers.items()])
             self.bar.update(len(answers))
-            self._check_hope(run)
+            self._check_hope(run, [answer.error for answer in answers.values()])
 
         by_length: dict[int, list[int]] = {}
         for place in places:
@@ -160,38 +180,47 @@ class AnswerPass:
                 self._answer(run, places, None, twin)
 
     def _note_unreadable(self) -> None:
-        """Write the questions about images that cannot be read as failed calls."""
+        """Write the questions about images that cannot be read as failed calls.
+
+        Raises:
+            HopelessRunError: no image can be read.
+        """
         broken, asked = self.questions.broken, self.questions.asked
-        for image, error in broken.items():
-            self._say(f"cannot be read: {self.questions.images[image]} ({error})")
+        if len(broken) == len(self.questions.images) >= HOPELESS:
+            raise HopelessRunError(
+                f"none of the {len(broken)} images can be read, such as: {broken[0]}"
+            )
+        for error in broken.values() if self.processes.first else ():
+            self._say(f"cannot be read: {error}")
         for run, places in self.left.items():
             found = {place: asked[place].image for place in places}
             errors = {place: broken[image] for place, image in found.items() if image in broken}
-            rows = [self.sheet.row(p, Answer(None, error=text)) for p, text in errors.items()]
-            run.ledger.add(rows)
-            self.bar.update(len(rows))
+            self._write_failed(run, errors)
             self.left[run] = [place for place in places if place not in errors]
 
-    def _check_hope(self, run: Run) -> None:
+    def _write_failed(self, run: Run, errors: Mapping[int, str]) -> None:
+        """Write failed calls."""
+        run.ledger.add([self.sheet.row(p, Answer(None, error=text)) for p, text in errors.items()])
+        self.bar.update(len(errors))
+
+    def _check_hope(self, run: Run, errors: Sequence[str | None]) -> None:
         """Give up where every call fails: nobody wants to wait for thousands of the same error.
+
+        Args:
+            run: the run.
+            errors: of its new answers, None of a good one.
 
         Raises:
             HopelessRunError: with the last error.
         """
-        rows = run.ledger.rows.values()
-        if len(rows) < HOPELESS or any(row.error is None for row in rows):
+        if any(row.error is None for row in run.ledger.rows.values()):
             return
-        errors = [row.error for row in rows if row.image not in self._unreadable]
-        if len(errors) >= HOPELESS:
+        self._failed[run] += len(errors)
+        if self._failed[run] >= HOPELESS:
             raise HopelessRunError(
-                f"all of the first {len(errors)} answers of run {run.name} failed; the last one: "
-                f"{errors[-1]}"
+                f"all of the first {self._failed[run]} answers of run {run.name} failed; the last "
+                f"one: {errors[-1]}"
             )
-
-    @property
-    def _unreadable(self) -> set[str | None]:
-        """Names of the images that cannot be read."""
-        return {self.questions.images[image] for image in self.questions.broken}
 
     def _title(self, run: Run) -> None:
         """Show what is being done."""

@@ -60,7 +60,7 @@ def _rows(
 ) -> list[list[Panel]]:
     """One row of panels for each scene."""
     rows, unpruned, loaded = [], results[0], grid.loaded
-    for number, image in enumerate(grid.questions.readable()[:PICTURED]):
+    for number, image in enumerate(grid.sound()[:PICTURED]):
         asked, picture = grid.asked(image), grid.questions.picture(image)
         inputs = loaded.inputs([picture], [asked.text])
         chosen = grid.pictured(unpruned.name)[number].tiles

@@ -61,9 +61,9 @@ def joined() -> Iterator[Processes]:
     """Join the other processes while the block runs.
 
     Raises:
-        ValueError: `WORLD_SIZE` is set, but not the rest of what torchrun sets.
+        ValueError: `WORLD_SIZE` is set, but not the rest of what torchrun sets, or no number.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = _number("WORLD_SIZE", 1)
     if count == 1:
         yield Processes()
         return
@@ -73,9 +73,9 @@ def joined() -> Iterator[Processes]:
             f"WORLD_SIZE={count} asks for {count} processes, but {', '.join(missing)} is not set; "
             "start them with torchrun or accelerate launch, or unset WORLD_SIZE"
         )
-    rank = int(os.environ["RANK"])
-    local = int(os.environ.get("LOCAL_RANK", rank))
-    on_machine = int(os.environ.get("LOCAL_WORLD_SIZE", count))
+    rank = _number("RANK", 0)
+    local = _number("LOCAL_RANK", rank)
+    on_machine = _number("LOCAL_WORLD_SIZE", count)
     started = not distributed.is_initialized()
     if started:
         distributed.init_process_group("gloo", timeout=PATIENCE)
@@ -86,3 +86,11 @@ def joined() -> Iterator[Processes]:
     finally:
         if started:
             distributed.destroy_process_group()
+
+
+def _number(name: str, otherwise: int) -> int:
+    """A whole number of the environment."""
+    value = os.environ.get(name, str(otherwise))
+    if not value.isdecimal():
+        raise ValueError(f"{name} is {value!r}; torchrun sets a whole number, or unset it")
+    return int(value)

@@ -196,15 +196,17 @@ def _add(
     texts = [filled(template, question) for question in questions]
     try:
         picture = found.picture(number)
-    except ImageFileError as error:
-        found.broken[number] = str(error)
+        (plain,), size, shapes = _processed(loaded, picture, [PROBE_TEXT])
+    except ValueError as error:
+        # Processors say so of an image that is too narrow for them.
+        named = isinstance(error, ImageFileError)
+        found.broken[number] = str(error) if named else f"{found.files[number]}: {error}"
         found.sizes.append({})
         found.pixels.append({})
         found.totals.append(0)
         pairs = zip(texts, questions, strict=True)
         found.asked.extend(Asked(number, text, {}, question) for text, question in pairs)
         return
-    (plain,), size, shapes = _processed(loaded, picture, [PROBE_TEXT])
     key = plain["input_ids"].numpy().tobytes()
     new = [text for text in texts if (key, text) not in known]
     if new:

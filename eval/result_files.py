@@ -35,7 +35,7 @@ class Finished:
     Args:
         grid: model, questions and runs.
         results: the runs, unpruned first.
-        base: prefill times of the unpruned model, or None where no image could be read.
+        base: prefill times of the unpruned model, or None where nothing could be timed.
         timing: what was timed, in words.
         left_out: what the model cannot run, with the reasons.
     """
@@ -148,7 +148,7 @@ def write_files(
 def _pictures(one: Finished, out: Path) -> None:
     """Which tokens are kept: methods at the middle budget, and budgets of one method."""
     kept = budgets(one.plain)
-    if not kept or not one.grid.questions.readable():
+    if not kept or not one.grid.sound():
         return
     save_png(methods_picture(one.grid, one.plain, kept[len(kept) // 2]), out / "overlays.png")
     labels = [run.label for run in one.plain[1:]]

@@ -105,12 +105,18 @@ class Sheet:
             sinks=answer.sinks,
         )
 
+    def kept(self, place: int, run: Run) -> Row:
+        """The row of a run on disk; a smaller limit may have had fewer lines of it."""
+        items = tuple(item.id for item in self.lines[place])
+        return replace(run.ledger.rows[self.name(place)], items=items)
+
     def copied(self, place: int, twin: Run) -> Row | None:
         """The row of another run that read the same prompt, if it has one."""
         row = twin.ledger.rows.get(self.name(place))
         if row is None or row.error is not None:
             return None
-        return replace(row, seconds=0.0, same_as=row.same_as or twin.name)
+        items = tuple(item.id for item in self.lines[place])
+        return replace(row, items=items, seconds=0.0, same_as=row.same_as or twin.name)
 
     def _is_own(self, place: int) -> bool:
         """Whether this process answers a question: all about an image are one process's."""

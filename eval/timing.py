@@ -10,6 +10,7 @@ import torch
 
 from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.eval.grid import Grid
+from lvlm_prune.eval.halving import out_of_memory
 from lvlm_prune.eval.prefill import StageTimes, interleaved
 from lvlm_prune.eval.results import RunResult
 from lvlm_prune.eval.workers import divided_threads
@@ -18,18 +19,38 @@ TIMED_IMAGES = 8
 TIMED_ROUNDS = 5
 
 
-def measure(grid: Grid, results: Sequence[RunResult]) -> tuple[StageTimes, str]:
-    """Time one batch of the first images with every stage before the LLM, and note it.
+def measure(grid: Grid, results: Sequence[RunResult]) -> tuple[StageTimes | None, str]:
+    """Time one batch of the first sound images with every stage before the LLM, and note it.
+
+    The batch is halved while it does not fit: the answers are there, and are not lost for a time.
 
     Args:
         grid: the model and the questions.
         results: what its `run` returned.
 
     Returns:
-        Medians of the unpruned model, and what was measured, in words.
+        Medians of the unpruned model, or None where there was nothing to time, and what was
+        measured, in words.
     """
+    images = grid.sound()[:TIMED_IMAGES]
+    if not images:
+        return None, "nothing: there is no image that every run could answer about"
+    while True:
+        try:
+            return _measured(grid, results, images)
+        except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            images = images[: len(images) // 2]
+        if not images:
+            return None, "nothing: memory ran out with a single prompt"
+
+
+def _measured(
+    grid: Grid, results: Sequence[RunResult], images: Sequence[int]
+) -> tuple[StageTimes, str]:
+    """Time one batch of some images."""
     loaded, questions = grid.loaded, grid.questions
-    images = questions.readable()[:TIMED_IMAGES]
     first = [grid.asked(image).text for image in images]
     pictures = [questions.picture(image) for image in images]
     inputs = loaded.inputs(pictures, first)
