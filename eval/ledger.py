@@ -121,12 +121,22 @@ def stored(path: Path) -> tuple[Mapping[str, Any], Iterator[Row]]:
 
 
 def _whole_lines(path: Path) -> list[str]:
-    """The lines of a file up to its last line break, without a half character of a cut line."""
+    """The lines of a file up to its last line break, without a half character of a cut line.
+
+    Raises:
+        ValueError: bytes that are no text.
+    """
     if not path.exists():
         return []
     data = path.read_bytes()
-    text = data[: data.rfind(b"\n") + 1].decode("utf-8")
-    return text.split("\n")[:-1]
+    try:
+        return data[: data.rfind(b"\n") + 1].decode("utf-8").split("\n")[:-1]
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"line {line} of {path} is no UTF-8 text; remove the line and run again, or pass "
+            "--restart"
+        ) from error
 
 
 def _row(line: str, path: Path, number: int) -> Row:

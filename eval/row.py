@@ -60,8 +60,10 @@ class Row:
         """Read the values of a line.
 
         Raises:
-            ValueError: keys that a row does not have.
+            ValueError: no mapping, or keys that a row does not have.
         """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"a row of answers is a JSON object, not {values!r}")
         unknown = sorted(set(values) - {each.name for each in fields(cls)})
         if unknown:
             raise ValueError(f"unknown keys {unknown} in a row of answers")
