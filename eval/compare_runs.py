@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lvlm_prune.eval.report_about import about_parts
-from lvlm_prune.eval.report_document import Bullets, Heading, Paragraph, Part
+from lvlm_prune.eval.report_document import Bullets, Heading, Part
 from lvlm_prune.eval.report_guide import guide_parts
 from lvlm_prune.eval.report_numbers import difference, interval, tokens
 from lvlm_prune.eval.report_sections import Section, adjusted, sections_of
@@ -100,7 +100,7 @@ def compare_folders(folders: Sequence[Path], out: Path, force: bool = False) -> 
     out.mkdir(parents=True, exist_ok=True)
     names = ", ".join(evaluation.name for evaluation in evaluations)
     parts: list[Part] = [Heading(1, f"Compared: {names}")]
-    parts.append(Paragraph(_what_is_shown(evaluations), strong=True))
+    parts.append(Bullets((_what_is_shown(evaluations),), strong=True))
     if warnings:
         parts += [Heading(2, "What differs besides the pruning"), Bullets(warnings)]
     for section in sections:

@@ -17,17 +17,17 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Sentences; a `strong` paragraph is what a reader in a hurry reads."""
+    """Sentences."""
 
     text: str
-    strong: bool = False
 
 
 @dataclass(frozen=True)
 class Bullets:
-    """A list of sentences."""
+    """A list of sentences; a `strong` one is what a reader in a hurry reads."""
 
     texts: tuple[str, ...]
+    strong: bool = False
 
 
 @dataclass(frozen=True)

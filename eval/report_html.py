@@ -46,12 +46,11 @@ def _part(part: Part, folder: Path) -> str:
     match part:
         case Heading(level, text):
             return f"<h{level}>{_inline(text)}</h{level}>"
-        case Paragraph(text, strong):
-            return (
-                f'<p class="verdict">{_inline(text)}</p>' if strong else f"<p>{_inline(text)}</p>"
-            )
-        case Bullets(texts):
-            return f"<ul>{''.join(f'<li>{_inline(text)}</li>' for text in texts)}</ul>"
+        case Paragraph(text):
+            return f"<p>{_inline(text)}</p>"
+        case Bullets(texts, strong):
+            items = "".join(f"<li>{_inline(text)}</li>" for text in texts)
+            return f'<ul class="verdict">{items}</ul>' if strong else f"<ul>{items}</ul>"
         case Facts(rows):
             pairs = (f"<dt>{escape(name)}</dt><dd>{_inline(value)}</dd>" for name, value in rows)
             return f"<dl>{''.join(pairs)}</dl>"

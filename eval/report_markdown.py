@@ -27,10 +27,11 @@ def _part(part: Part) -> str:
     match part:
         case Heading(level, text):
             return f"{'#' * level} {_line(text)}"
-        case Paragraph(text, strong):
-            return f"> {_line(text)}" if strong else _line(text)
-        case Bullets(texts):
-            return "\n".join(f"- {_line(text)}" for text in texts)
+        case Paragraph(text):
+            return _line(text)
+        case Bullets(texts, strong):
+            sign = "> -" if strong else "-"
+            return "\n".join(f"{sign} {_line(text)}" for text in texts)
         case Facts(pairs):
             return "\n".join(f"- **{name}**: {_line(value)}" for name, value in pairs)
         case Code(text):

@@ -52,7 +52,8 @@ h3 {{ font-size: 1.02rem; margin: 1.8rem 0 0.6rem; }}
 p, ul, dl {{ max-width: 62rem; margin: 0 0 1rem; }}
 li {{ margin-bottom: 0.35rem; }}
 .verdict {{ background: var(--tint); border-left: 4px solid var(--series-0);
-  padding: 0.85rem 1.1rem; border-radius: 0 6px 6px 0; }}
+  padding: 0.85rem 1.1rem 0.85rem 2.1rem; border-radius: 0 6px 6px 0; }}
+.verdict li:first-child {{ font-weight: 600; }}
 dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 0.3rem 1.2rem; }}
 dt {{ color: var(--soft); }}
 dd {{ margin: 0; overflow-wrap: anywhere; }}

@@ -23,13 +23,13 @@ from lvlm_prune.eval.report_sections import Entry, Section, budget, budgets, lab
 FEW = 4  # runs that a sentence names
 
 
-def verdict(section: Section) -> str:
-    """The paragraph of a section."""
+def verdict(section: Section) -> list[str]:
+    """What a section says, a few sentences each about one thing."""
     sentences = [_baseline(section)]
     for each in budgets(section.compared):
         sentences += _at_budget(section, [e for e in section.compared if budget(e) == each])
     sentences += [*_cheapest(section), *_shift(section), *_failed(section)]
-    return " ".join(sentence for sentence in sentences if sentence)
+    return [sentence for sentence in sentences if sentence]
 
 
 def _baseline(section: Section) -> str:

@@ -48,10 +48,10 @@ def write_report(folder: Path, results: Mapping[str, Any]) -> None:
     title = f"{', '.join(results['benchmarks'])} on {results['model']}"
     parts: list[Part] = [Heading(1, title)]
     parts += verdict_parts(sections)
-    parts += about_parts(results)
     for section in sections:
         parts += section_parts(section, folder)
     parts += _pictures(folder)
+    parts += about_parts(results)
     parts += left_out_parts(results)
     parts += guide_parts(sections, results)
     write_document(folder, parts)
@@ -65,12 +65,14 @@ def write_document(folder: Path, document: Document) -> None:
 
 def verdict_parts(sections: Sequence[Section]) -> list[Part]:
     """What a reader in a hurry reads."""
-    several = len(sections) > 1
-    return [
-        Paragraph(f"{section.name}. {text}" if several else text, strong=True)
-        for section in sections
-        if (text := verdict(section))
-    ]
+    parts: list[Part] = []
+    for section in sections:
+        sentences = verdict(section)
+        if sentences and len(sections) > 1:
+            sentences[0] = f"{section.name}. {sentences[0]}"
+        if sentences:
+            parts.append(Bullets(tuple(sentences), strong=True))
+    return parts
 
 
 def section_parts(section: Section, folder: Path) -> list[Part]:

@@ -171,7 +171,7 @@ def test_captions_show_recall_and_no_flips(results):
 
 
 def test_the_verdict_follows_the_intervals(spots):
-    text = verdict(spots)
+    text = " ".join(verdict(spots))
     for entry in spots.compared:
         gain = spots.gain(entry)
         kind = "level" if gain.low <= 0 <= gain.high else "better" if gain.low > 0 else "worse"
@@ -196,10 +196,10 @@ def with_gain(section, gains, lower=False):
 def test_a_run_without_visible_loss_is_named_with_what_is_not_excluded(spots):
     lost = (-0.3, -0.4, -0.2)
     fine = (-0.01, -0.03, 0.02)
-    text = verdict(with_gain(spots, [fine, lost, lost, fine, lost, lost]))
+    text = " ".join(verdict(with_gain(spots, [fine, lost, lost, fine, lost, lost])))
     assert "The fewest tokens without a visible loss: cls at 12" in text
     assert "still allows a change of -0.030" in text
-    assert "Every run with fewer tokens loses." in verdict(with_gain(spots, [lost] * 6))
+    assert "Every run with fewer tokens loses." in " ".join(verdict(with_gain(spots, [lost] * 6)))
 
 
 def test_lower_is_better_turns_the_verdict_round(spots):
@@ -212,14 +212,14 @@ def test_lower_is_better_turns_the_verdict_round(spots):
 def test_no_interval_is_no_verdict(spots):
     bare = with_gain(spots, [(-0.1, None, None)] * 6)
     assert {bare.verdict(entry) for entry in bare.compared} == {"unknown"}
-    assert "lose" not in verdict(bare)
-    assert "fewest" not in verdict(bare)
+    assert "lose" not in " ".join(verdict(bare))
+    assert "fewest" not in " ".join(verdict(bare))
 
 
 def test_many_runs_are_counted_instead_of_listed(spots):
     one = next(iter(spots.compared))
     many = replace(spots, entries=(spots.entries[0], *(replace(one, run=str(i)) for i in range(9))))
-    assert "9 runs, from" in verdict(many)
+    assert "9 runs, from" in " ".join(verdict(many))
 
 
 def test_html_is_one_well_formed_file(folder):
@@ -280,7 +280,7 @@ def test_captions_that_name_less_are_no_cheap_win(results):
             else replace(entry, differences={"ghosts_i": level, "recall": recall})
             for entry in section.entries
         )
-        text = verdict(replace(section, entries=entries))
+        text = " ".join(verdict(replace(section, entries=entries)))
         assert ("The fewest tokens without a visible loss" in text) == named
     assert "recall 0.000 [-0.100, +0.100]" in text
 
