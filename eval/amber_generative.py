@@ -30,6 +30,7 @@ from lvlm_prune.eval.amber_nouns import (
     SPACY,
     SPLIT,
     WORDS,
+    check_tagger,
     has_spacy,
     is_list,
     nouns_of,
@@ -212,4 +213,5 @@ GENERATIVE = Scoring(
     layout=layout,
     lower_is_better=True,
     scale=100.0,
+    ready=check_tagger,
 )

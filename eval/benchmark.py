@@ -81,6 +81,7 @@ class Scoring:
         layout: the numbers of one run, in the nesting and the names of the official script.
         lower_is_better: whether a lower headline is better.
         scale: the largest value of the headline, such as 1, 100 or 2000.
+        ready: raises an ImportError where a package that `official` needs is missing.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Scoring:
     layout: Callable[[Mapping[str, float]], dict[str, Any]]
     lower_is_better: bool = False
     scale: float = 1.0
+    ready: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,8 @@ def negatives(
         beside = counts.together.get(positive, {})
         scores = {"popular": counts.images, "adversarial": beside}.get(split, {})
         best = max((scores.get(name, 0) for name in left), default=0)
-        name = next(name for name in left if scores.get(name, 0) == best) if best else rng.choice(left)
+        first = (name for name in left if scores.get(name, 0) == best)
+        name = next(first) if best else rng.choice(left)
         left.remove(name)
         found.append(name)
     return found

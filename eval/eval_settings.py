@@ -121,6 +121,7 @@ def load_benchmarks(settings: EvalSettings) -> list[Benchmark]:
         MissingImagesError: images that are not there, by name.
         ValueError: broken files or an unknown subset.
         FileNotFoundError: question files that are not there.
+        ImportError: a package that a scoring rule needs is missing.
     """
     found = []
     for name in settings.benchmarks:
@@ -130,5 +131,7 @@ def load_benchmarks(settings: EvalSettings) -> list[Benchmark]:
         data, images = settings.data.get(name), settings.images.get(name)
         benchmark = load_benchmark(name, data, subset, images, settings.limit)
         check_images(benchmark)
+        for scoring in benchmark.scorings.values():
+            scoring.ready()
         found.append(benchmark)
     return found

@@ -13,6 +13,7 @@ from typing import Any
 
 from lvlm_prune.eval.benchmark import OFFICIAL, Benchmark, Item, Scoring, Tally, Text
 from lvlm_prune.eval.bootstrap import Number, draw_weights, numbers_of
+from lvlm_prune.eval.chair_scoring import notes as caption_notes
 from lvlm_prune.eval.row import Row
 
 SAYS = ("yes", "no", "unparsed", "empty", "error")
@@ -155,6 +156,7 @@ def _block(scoring: Scoring, items: Sequence[Item], texts: Mapping[str, Text], s
             *_one_word(says, len(answered)),
             *_incomplete(scoring, items, texts),
             *_mean_note(scoring, answered, official),
+            *(caption_notes(official) if scoring.name == "chair" and official else ()),
         ),
     )
 

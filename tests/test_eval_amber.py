@@ -11,6 +11,7 @@ from lvlm_prune.eval.amber import DISCRIMINATIVE, GENERATIVE, load
 from lvlm_prune.eval.amber_discriminative import round_as_python
 from lvlm_prune.eval.amber_generative import Associations, count
 from lvlm_prune.eval.amber_nouns import is_list, nouns_of
+from lvlm_prune.eval.eval_settings import EvalSettings, load_benchmarks
 
 SAID = ["Yes", "No", "yes", "No.", "", "no", "Yes, it is", "maybe"]
 ASSOCIATIONS = Associations({key: tuple(more) for key, more in RELATED.items()}, frozenset(SAFE))
@@ -317,3 +318,18 @@ def test_unknown_names_are_refused(folder):
     for scoring in (DISCRIMINATIVE, GENERATIVE):
         with pytest.raises(ValueError, match="no .*parser 'lmms-eval'"):
             scoring.tally(items, ["Yes"] * len(items), "lmms-eval")
+
+
+def test_descriptions_are_refused_before_they_are_made_where_nouns_cannot_be_found(tmp_path):
+    """Nobody wants to learn after a thousand descriptions that NLTK is missing."""
+    if find_spec("nltk") is not None:
+        pytest.skip("NLTK is installed")
+    folder = write_amber(tmp_path)
+    (folder / "images").mkdir(exist_ok=True)
+    for number in range(1, len(OBJECTS) + 1):
+        (folder / "images" / f"AMBER_{number}.jpg").touch()
+    settings = {"data": {"amber": folder}, "keeps": [0.5], "benchmarks": ["amber"]}
+    with pytest.raises(ImportError, match="pip install nltk"):
+        load_benchmarks(EvalSettings(**settings, subsets={"amber": "generative"}))
+    (questions,) = load_benchmarks(EvalSettings(**settings, subsets={"amber": "discriminative"}))
+    assert list(questions.scorings) == ["amber"]
