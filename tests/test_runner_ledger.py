@@ -1,4 +1,4 @@
-"""Answers on disk: whatever a kill leaves of a file, whole lines count and the rest is written anew."""
+"""Answers on disk: whatever a kill leaves, whole lines count and the rest is written anew."""
 
 import json
 
