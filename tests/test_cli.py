@@ -19,7 +19,10 @@ from lvlm_prune.cli import app
 from lvlm_prune.commands.eval import DEFAULT_METHODS
 from lvlm_prune.methods import METHODS
 
-COMMANDS = ("run", "inspect", "eval", "speed", "calibrate", "methods", "models")
+COMMANDS = (
+    "run", "inspect", "eval", "score", "compare", "benchmarks", "build-pope", "speed", "calibrate",
+    "methods", "models",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +207,7 @@ def test_methods_that_eval_runs_by_default():
 def test_eval_refuses_unknown_benchmarks(monkeypatch, capsys):
     code, error = call(monkeypatch, capsys, "eval", "--benchmark", "mmbench")
     assert code == 1
-    assert "known: probe" in error
+    assert "no benchmark 'mmbench'; there are probe, pope" in error
 
 
 def test_speed_measures_a_preset_or_says_what_it_needs(monkeypatch, capsys, tmp_path):
