@@ -13,6 +13,7 @@ from lvlm_prune.commands.benchmarks import benchmarks
 from lvlm_prune.commands.build_pope import build_pope
 from lvlm_prune.commands.calibrate import calibrate
 from lvlm_prune.commands.compare import compare
+from lvlm_prune.commands.demo import demo
 from lvlm_prune.commands.eval import evaluate
 from lvlm_prune.commands.inspect import inspect
 from lvlm_prune.commands.listings import methods, models
@@ -34,6 +35,7 @@ app = typer.Typer(
 
 app.command()(run)
 app.command()(inspect)
+app.command()(demo)
 app.command("eval")(evaluate)
 app.command()(compare)
 app.command()(score)

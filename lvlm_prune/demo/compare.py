@@ -1,0 +1,112 @@
+"""Many ways to prune for one question: all methods at one budget, or one method over budgets.
+
+In: an engine, a question and the settings that stay. Out: generators that say before each step what
+comes next, and at the end have every answer; whoever stops asking ends them. The first row is
+always the full model. A method that this model cannot run is a row with the reason.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from lvlm_prune.budget import tokens_to_keep
+from lvlm_prune.config import EVERYTHING
+from lvlm_prune.demo.cancelling import Job
+from lvlm_prune.demo.engine import Engine
+from lvlm_prune.demo.results import Answered
+from lvlm_prune.demo.settings import Asking, Settings
+from lvlm_prune.demo.words import sentence
+from lvlm_prune.methods import METHODS
+
+SHARES = (0.5, 0.25, 0.125, 0.06, 0.03)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One way to prune.
+
+    Args:
+        label: its name.
+        answered: the answer, or None where there is none.
+        refusal: why there is none, in a sentence.
+    """
+
+    label: str
+    answered: Answered | None
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a comparison is.
+
+    Args:
+        rows: what is known, the full model first.
+        total: rows when it is done.
+        doing: the label of the next row; empty at the end.
+    """
+
+    rows: tuple[Compared, ...]
+    total: int
+    doing: str
+
+
+def compare_methods(
+    engine: Engine, asking: Asking, settings: Settings, job: Job
+) -> Iterator[Progress]:
+    """Answer with every method at one budget.
+
+    Args:
+        engine: the model.
+        asking: question and image.
+        settings: budget, reweighting and sink policy; the method does not count.
+        job: ends the work early.
+    """
+    names = [name for name in METHODS if name != EVERYTHING]
+    return _compare(engine, asking, [(name, replace(settings, method=name)) for name in names], job)
+
+
+def compare_budgets(
+    engine: Engine, asking: Asking, settings: Settings, job: Job
+) -> Iterator[Progress]:
+    """Answer with one method at budgets from half of the tokens to 3 %, and the one that is set.
+
+    Args:
+        engine: the model.
+        asking: question and image.
+        settings: method, budget, reweighting and sink policy.
+        job: ends the work early.
+    """
+    total = engine.visual_tokens(asking)
+    budgets = {tokens_to_keep(share, total) for share in SHARES} | {settings.keep}
+    ways = [
+        (f"{keep} tokens ({share_text(keep, total)})", replace(settings, keep=keep))
+        for keep in sorted(budgets, reverse=True)
+    ]
+    return _compare(engine, asking, ways, job)
+
+
+def share_text(keep: int, total: int) -> str:
+    """A number of tokens as a share of all, such as `25 %`."""
+    share = 100 * keep / total
+    return f"{share:.0f} %" if share >= 10 or share == round(share) else f"{share:.1f} %"
+
+
+def _compare(
+    engine: Engine, asking: Asking, ways: Sequence[tuple[str, Settings]], job: Job
+) -> Iterator[Progress]:
+    """Answer fully, then in every way."""
+    total = len(ways) + 1
+    yield Progress((), total, "the full model")
+    rows = [Compared("full model", engine.full(asking, job))]
+    for label, settings in ways:
+        yield Progress(tuple(rows), total, label)
+        rows.append(_row(engine, asking, label, settings, job))
+    yield Progress(tuple(rows), total, "")
+
+
+def _row(engine: Engine, asking: Asking, label: str, settings: Settings, job: Job) -> Compared:
+    """One way to prune, or why it cannot be gone."""
+    try:
+        return Compared(label, engine.pruned(asking, settings, job))
+    except (ValueError, TypeError) as error:
+        return Compared(label, None, sentence(error))

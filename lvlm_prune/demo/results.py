@@ -1,0 +1,106 @@
+"""What the demo knows of an answer: counted and measured numbers, on the CPU.
+
+Values only, made by the engine and drawn by `pictures` and `cards`. Each says how many bytes it
+holds, so that the cache can keep to its limit.
+"""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from lvlm_prune.show_figure import Drawn
+
+PLAIN = 2048  # bytes of a result without its tensors: strings, numbers and the key
+SURE = (
+    0.5  # a question that yes and no answer together with at least this probability is a yes/no one
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """An answer of the model.
+
+    Args:
+        text: the answer.
+        yes_no: probability that the first token says yes, and no; None where these are not single
+            tokens.
+        choice: which visual tokens entered the LLM, of all of the image.
+        sinks: ViT sinks among the placeholders `[N]` bool, read once an image for the full model,
+            or None.
+    """
+
+    text: str
+    yes_no: tuple[float, float] | None
+    choice: Drawn
+    sinks: Tensor | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Visual tokens that entered the LLM."""
+        return len(self.choice.kept)
+
+    @property
+    def is_yes_no(self) -> bool:
+        """Whether the model takes the question for one of yes or no."""
+        return self.yes_no is not None and sum(self.yes_no) >= SURE
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds."""
+        tensors = [self.choice.kept, *(rows for rows, _ in self.choice.tiles)]
+        tensors += [t for t in (self.choice.scores, self.choice.sinks, self.sinks) if t is not None]
+        return PLAIN + len(self.text) + sum(tensor.nbytes for tensor in tensors)
+
+
+@dataclass(frozen=True)
+class Prefilled:
+    """What one prompt costs up to its first new token.
+
+    Args:
+        encode: ms of the vision encoder and projector, with the signals that were read.
+        select: ms of scores, selection and merging, and of shortening the prompt.
+        prefill: ms of the LLM.
+        kv_bytes: bytes of the tensors in the KV cache behind it.
+        prompt: columns of the prompt.
+    """
+
+    encode: float
+    select: float
+    prefill: float
+    kv_bytes: int
+    prompt: int
+
+    @property
+    def first_token(self) -> float:
+        """Milliseconds up to the first new token."""
+        return self.encode + self.select + self.prefill
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Medians of both models, measured in turn.
+
+    Args:
+        full: of the unpruned model.
+        pruned: of the pruned one.
+        rounds: how many rounds were measured.
+    """
+
+    full: Prefilled
+    pruned: Prefilled
+    rounds: int
+    nbytes: int = field(default=PLAIN, init=False)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Everything about one question: both answers and what they cost."""
+
+    full: Answered
+    pruned: Answered
+    measured: Measured
+
+    @property
+    def same(self) -> bool:
+        """Whether both answers are the same text."""
+        return self.full.text == self.pruned.text

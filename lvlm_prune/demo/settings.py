@@ -1,0 +1,73 @@
+"""What is asked of the model on the page: a question about an image, and how to prune.
+
+In: values of the page's controls, or of a client. Out: two frozen values, `Asking` and `Settings`,
+that serve as keys of the results. Every mistake is a ValueError in one sentence. It knows no model.
+"""
+
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+from lvlm_prune.config import PruneConfig
+
+LONGEST_QUESTION = 500  # characters
+NO_REWEIGHTING = "none"
+UNPRUNED = PruneConfig(method="identity", keep=1.0)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A question about an image.
+
+    Args:
+        image: RGB, decoded.
+        digest: of its pixels; two uploads of one picture are one image.
+        question: not empty.
+    """
+
+    image: Image.Image = field(compare=False)
+    digest: str
+    question: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.question, str) or not self.question.strip():
+            raise ValueError("Type a question about the image first.")
+        if len(self.question) > LONGEST_QUESTION:
+            raise ValueError(
+                f"The question has {len(self.question)} characters, the limit is "
+                f"{LONGEST_QUESTION}; ask a shorter one."
+            )
+        object.__setattr__(self, "question", " ".join(self.question.split()))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the image's visual tokens are pruned.
+
+    Args:
+        method: name of a method before the LLM.
+        keep: visual tokens that enter the LLM.
+        reweight: `METHOD` or `METHOD:PRESET`, or `none`.
+        sinks: policy for ViT sink tokens.
+    """
+
+    method: str
+    keep: int
+    reweight: str = NO_REWEIGHTING
+    sinks: str = "ignore"
+
+    def config(self) -> PruneConfig:
+        """What `attach` is given.
+
+        Raises:
+            ValueError: a name or number that is not allowed.
+        """
+        reweight = None if self.reweight == NO_REWEIGHTING else self.reweight
+        return PruneConfig.from_dict(
+            {
+                "method": self.method,
+                "keep": self.keep,
+                "reweight": reweight,
+                "sinks": self.sinks,
+            }
+        )

@@ -1,0 +1,74 @@
+"""From an uploaded file to a decoded image that is safe to show a model.
+
+In: the path of a file in the page's own upload folder. Out: an RGB image and a digest of its
+pixels. Formats, bytes and pixels are limited by `load_image`; here the sides are, too. Sentences
+name the upload and never a path, as they go to whoever sent it.
+"""
+
+import hashlib
+from pathlib import Path
+
+from PIL import Image
+
+from lvlm_prune.errors import ImageFileError
+from lvlm_prune.images import FORMATS, MAX_BYTES, load_image
+
+SHORTEST = 16  # pixels; a patch of an encoder has about as many
+LONGEST = 10_000  # pixels of a side
+NARROWEST = 50  # the longer side by the shorter one, at most
+
+
+def read_upload(path: str | None) -> tuple[Image.Image, str]:
+    """Decode an upload.
+
+    Args:
+        path: of a file that the page's server has stored itself, or None without one.
+
+    Returns:
+        The image in mode RGB, and the digest of its pixels.
+
+    Raises:
+        ValueError: there is none, or it is no image that can be used; in one sentence.
+    """
+    if not path:
+        raise ValueError("Choose an image first: upload one, or click an example.")
+    try:
+        image = load_image(path)
+    except ImageFileError as error:
+        raise ValueError(_sentence(error, path)) from None
+    width, height = image.size
+    if min(image.size) < SHORTEST:
+        raise ValueError(
+            f"This image is too small: it has {width}x{height} pixels; each side needs at least "
+            f"{SHORTEST}."
+        )
+    if max(image.size) > LONGEST:
+        raise ValueError(
+            f"This image is too large: it has {width}x{height} pixels; a side may have at most "
+            f"{LONGEST}. Make it smaller first."
+        )
+    if max(image.size) > NARROWEST * min(image.size):
+        raise ValueError(
+            f"This image is too narrow: it has {width}x{height} pixels; one side may be at most "
+            f"{NARROWEST} times as long as the other."
+        )
+    return image, digest(image)
+
+
+def digest(image: Image.Image) -> str:
+    """A fingerprint of an image's size and pixels."""
+    made = hashlib.blake2b(f"{image.mode} {image.size} ".encode(), digest_size=16)
+    made.update(image.tobytes())
+    return made.hexdigest()
+
+
+def _sentence(error: ImageFileError, path: str) -> str:
+    """The loader's sentence, with the upload in place of its path."""
+    text = str(error).removeprefix("image file ").replace(str(Path(path)), "This file")
+    return f"{text[0].upper()}{text[1:].rstrip('.')}."
+
+
+LIMITS = (
+    f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}, up to {MAX_BYTES // 2**20} MiB; sides from "
+    f"{SHORTEST} to {LONGEST} pixels."
+)
