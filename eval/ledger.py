@@ -55,10 +55,10 @@ class Ledger:
         return name in self.rows and self.rows[name].error is None
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Write rows."""
+        """Write rows; no rows make no file."""
         for row in rows:
             self._take(row)
-        if self.folder is None:
+        if self.folder is None or not rows:
             return
         if self._file is None:
             self._file = self._opened(self.folder)

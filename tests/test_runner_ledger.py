@@ -48,7 +48,9 @@ def test_every_row_is_on_disk_when_it_was_added(tmp_path):
 
 
 def test_nothing_is_written_before_the_first_row(tmp_path):
-    assert Ledger(tmp_path / "run", HEADER).rows == {}
+    ledger = Ledger(tmp_path / "run", HEADER)
+    ledger.add([])
+    assert ledger.rows == {}
     assert not (tmp_path / "run").exists()
 
 
