@@ -1,13 +1,16 @@
 """Made-up POPE questions on disk, a tiny model beside them, and what a run's folder says."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 from tiny_probe import tiny_loaded
 
+from lvlm_prune import cli
 from lvlm_prune.eval.benchmarks import load_benchmark
 from lvlm_prune.eval.configs import grid_configs
 from lvlm_prune.eval.grid import Grid, GridSettings
@@ -70,6 +73,16 @@ def pope_grid(
     configs = grid_configs(list(methods), [9], ["ignore"], settings.get("seed", 0))
     settings = {"longest": 3, "batch_size": 4, **settings}
     return Grid(loaded, benchmark, [UNPRUNED, *configs, *inner], GridSettings(out=out, **settings))
+
+
+def exit_code(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """Run the command line in this process."""
+    monkeypatch.setattr(sys, "argv", ["lvlm-prune", *words])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
 
 
 def said(results: Any) -> dict[tuple[str, str], str | None]:

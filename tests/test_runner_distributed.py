@@ -10,9 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from runner_pope import lasting, results, samples, write_model, write_pope, written
-
-from lvlm_prune import cli
+from runner_pope import exit_code, lasting, results, samples, write_model, write_pope, written
 
 IMAGES = 4
 ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines",
@@ -92,21 +90,11 @@ def ends(process: subprocess.Popen[str]) -> None:
     assert process.returncode == 0, said[-2000:]
 
 
-def call(monkeypatch, *words: str) -> int:
-    """The command in this process: its exit code."""
-    monkeypatch.setattr(sys, "argv", ["lvlm-prune", *words])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
 @pytest.fixture(scope="module")
 def whole(place):
     """The folder of a run that nothing stopped, in one process."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        assert call(monkeypatch, *arguments(place, place / "whole")) == 0
+        assert exit_code(monkeypatch, *arguments(place, place / "whole")) == 0
     return place / "whole"
 
 
@@ -161,7 +149,7 @@ def test_killed_as_two_and_resumed_alone(place, whole):
 
 def test_the_same_command_again_gives_the_same_files(place, whole, monkeypatch):
     before = samples(whole), results(whole)
-    assert call(monkeypatch, *arguments(place, whole)) == 0
+    assert exit_code(monkeypatch, *arguments(place, whole)) == 0
     assert (samples(whole), results(whole)) == before
 
 
@@ -177,7 +165,7 @@ def test_a_changed_setting_ends_with_both_values_and_exit_code_1(
     place, whole, monkeypatch, capsys, change, message
 ):
     before = samples(whole)
-    assert call(monkeypatch, *arguments(place, whole, *change)) == 1
+    assert exit_code(monkeypatch, *arguments(place, whole, *change)) == 1
     said = capsys.readouterr().err
     assert message in said
     assert "Traceback" not in said
@@ -187,10 +175,10 @@ def test_a_changed_setting_ends_with_both_values_and_exit_code_1(
 def test_restart_begins_anew(place, whole, tmp_path, monkeypatch):
     more = ("--method", "random", "--layers", "none", "--limit", "2")
     out = tmp_path / "out"
-    assert call(monkeypatch, *arguments(place, out, *more)) == 0
+    assert exit_code(monkeypatch, *arguments(place, out, *more)) == 0
     again = (*more, "--max-new-tokens", "2")
-    assert call(monkeypatch, *arguments(place, out, *again)) == 1
-    assert call(monkeypatch, *arguments(place, out, *again, "--restart")) == 0
+    assert exit_code(monkeypatch, *arguments(place, out, *again)) == 1
+    assert exit_code(monkeypatch, *arguments(place, out, *again, "--restart")) == 0
     assert all(len(str(row["text"]).split()) <= 2 for row in samples(out))
     assert len(samples(out)) == 2 * 2 * 3
 
