@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
+from PIL import Image
 from runner_pope import (
     PROMPTS,
     exit_code,
@@ -18,6 +19,7 @@ from runner_pope import (
     write_model,
     write_pope,
 )
+from tiny_chatters import tiny_qwen
 from tiny_models import fresh_copy
 from tiny_probe import tiny_loaded
 
@@ -337,3 +339,15 @@ def test_missing_images_are_listed_before_anything_runs(place, tmp_path):
     ):
         evaluate_benchmark(nowhere, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_image_that_the_processor_refuses_is_one_that_cannot_be_read(tmp_path):
+    """Qwen takes no image that is 200 times as wide as it is high."""
+    write_pope(tmp_path / "pope", IMAGES)
+    Image.new("RGB", (900, 4)).save(tmp_path / "pope" / "images" / "2.png")
+    found = pope_grid(tiny_qwen(), tmp_path / "pope").run()
+    for run in found:
+        assert run.errors == PROMPTS
+        for row in run.rows:
+            assert (row.error is not None) == (row.image == "2.png")
+            assert row.error is None or "aspect ratio" in row.error
