@@ -7,10 +7,10 @@ layout are in `page.css`; nothing is said by colour alone.
 from collections.abc import Sequence
 from html import escape
 
-from lvlm_prune.demo.compare import Compared, Progress, share_text
+from lvlm_prune.demo.compare import Compared, Progress
 from lvlm_prune.demo.results import Answered, Asked, Prefilled
 from lvlm_prune.demo.settings import Asking, Settings
-from lvlm_prune.demo.words import change, percent
+from lvlm_prune.demo.words import change, part, percent
 from lvlm_prune.report import MIB
 
 LONGEST = 300  # characters of an answer that are shown
@@ -19,7 +19,7 @@ LONGEST = 300  # characters of an answer that are shown
 def answers(asking: Asking, settings: Settings, asked: Asked) -> str:
     """Both answers side by side, below a sentence that says what came of it."""
     full, pruned, measured = asked.full, asked.pruned, asked.measured
-    share = share_text(pruned.tokens, pruned.choice.total)
+    share = part(pruned.tokens, pruned.choice.total)
     name = settings.method
     if settings.reweight != "none":
         name += f" + {settings.reweight}"
@@ -184,6 +184,11 @@ def _changed(rows: Sequence[Compared]) -> int:
     full = rows[0].answered
     found = [row.answered for row in rows[1:] if row.answered is not None]
     return sum(full is not None and one.text != full.text for one in found)
+
+
+def budget(words: str) -> str:
+    """What the slider means."""
+    return f'<p class="budget">{escape(words)}</p>'
 
 
 def working(words: str) -> str:

@@ -14,7 +14,7 @@ from lvlm_prune.demo.cancelling import Job
 from lvlm_prune.demo.engine import Engine
 from lvlm_prune.demo.results import Answered
 from lvlm_prune.demo.settings import Asking, Settings
-from lvlm_prune.demo.words import sentence
+from lvlm_prune.demo.words import part, sentence
 from lvlm_prune.methods import METHODS
 
 SHARES = (0.5, 0.25, 0.125, 0.06, 0.03)
@@ -79,16 +79,10 @@ def compare_budgets(
     total = engine.visual_tokens(asking)
     budgets = {tokens_to_keep(share, total) for share in SHARES} | {settings.keep}
     ways = [
-        (f"{keep} tokens ({share_text(keep, total)})", replace(settings, keep=keep))
+        (f"{keep} tokens ({part(keep, total)})", replace(settings, keep=keep))
         for keep in sorted(budgets, reverse=True)
     ]
     return _compare(engine, asking, ways, job)
-
-
-def share_text(keep: int, total: int) -> str:
-    """A number of tokens as a share of all, such as `25 %`."""
-    share = 100 * keep / total
-    return f"{share:.0f} %" if share >= 10 or share == round(share) else f"{share:.1f} %"
 
 
 def _compare(

@@ -14,9 +14,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from lvlm_prune.adapters import adapter_for
+from lvlm_prune.adapters import GenericAdapter, adapter_for
 from lvlm_prune.attachment import attach, unwrap
 from lvlm_prune.boundary import BoundaryStage
+from lvlm_prune.capabilities import refused_methods
 from lvlm_prune.config import PruneConfig
 from lvlm_prune.demo.cache import ByteLimitedCache
 from lvlm_prune.demo.cancelling import Job
@@ -92,6 +93,12 @@ class Engine:
             return measure(self.model, stages, self._inputs(asking), job)
 
         return self._remembered((asking, settings, "measured"), make, job)
+
+    def refused_methods(self) -> frozenset[str]:
+        """Names of the methods that this model cannot run."""
+        adapter = adapter_for(self.model)
+        generic = isinstance(adapter, GenericAdapter)
+        return frozenset(refused_methods(None if generic else adapter))
 
     def visual_tokens(self, asking: Asking) -> int:
         """Visual tokens N of an image in this model."""

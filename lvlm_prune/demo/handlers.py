@@ -16,14 +16,14 @@ from PIL import Image
 
 from lvlm_prune.demo import cards
 from lvlm_prune.demo.cancelling import CancelledError, Jobs
-from lvlm_prune.demo.compare import Progress, compare_budgets, compare_methods, share_text
+from lvlm_prune.demo.compare import Progress, compare_budgets, compare_methods
 from lvlm_prune.demo.engine import Engine
 from lvlm_prune.demo.numbers import asked_numbers, compared_numbers
 from lvlm_prune.demo.pictures import kept_pair, score_map, small_picture
 from lvlm_prune.demo.results import Asked
-from lvlm_prune.demo.settings import Asking, Settings
+from lvlm_prune.demo.settings import Asking, Settings, whole_tokens
 from lvlm_prune.demo.uploads import read_upload
-from lvlm_prune.demo.words import sentence
+from lvlm_prune.demo.words import part, sentence
 
 logger = logging.getLogger(__name__)
 BROKEN = (
@@ -80,6 +80,7 @@ class Handlers:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.jobs = Jobs()
+        self.refused = engine.refused_methods()
 
     def ask(
         self,
@@ -197,7 +198,7 @@ class Handlers:
 
 def budget_text(keep: float, total: int) -> str:
     """A budget in words."""
-    return f"{keep:.0f} of {total} visual tokens = {share_text(int(keep), total)}"
+    return f"{keep:.0f} of {total} visual tokens = {part(int(keep), total)}"
 
 
 def _read(
@@ -205,6 +206,6 @@ def _read(
 ) -> tuple[Asking, Settings]:
     """The values of the controls, checked."""
     image, digest = read_upload(path)
-    settings = Settings(method, int(keep), reweight, sinks)
+    settings = Settings(method, whole_tokens(keep), reweight, sinks)
     settings.config()
     return Asking(image, digest, question), settings

@@ -80,7 +80,7 @@ def launch(page: Any, host: str, port: int | None, share: bool, wait: bool = Tru
     Returns:
         The local address.
     """
-    from lvlm_prune.demo.page import USERS, WAITING
+    from lvlm_prune.demo.page_events import USERS, WAITING
 
     _, address, _ = page.queue(max_size=WAITING, default_concurrency_limit=USERS).launch(
         server_name=host,

@@ -71,3 +71,17 @@ class Settings:
                 "sinks": self.sinks,
             }
         )
+
+
+def whole_tokens(keep: object) -> int:
+    """A number of tokens, as a slider or a client gives it.
+
+    Raises:
+        ValueError: no whole number of at least 1.
+    """
+    if isinstance(keep, bool) or not isinstance(keep, int | float) or keep != keep // 1 or keep < 1:
+        raise ValueError(
+            f"The number of visual tokens to keep must be a whole number of at least one token, "
+            f"got {keep!r}."
+        )
+    return int(keep)

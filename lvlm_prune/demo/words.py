@@ -3,10 +3,13 @@
 Text only; it knows neither HTML nor the page.
 """
 
+from collections.abc import Collection
+
 from lvlm_prune.methods import METHODS
 from lvlm_prune.reweight.registry import REWEIGHTERS
 
 TITLE = "lvlm-prune"
+NARROW = "\u202f"  # between a number and its %, where no line may break
 LEAD = (
     "A vision-language model reads an image as hundreds of visual tokens: one for every small "
     "square. Each costs time and memory in the language model, and most show background. "
@@ -14,19 +17,23 @@ LEAD = (
     "whether the answer still holds."
 )
 HELP = {
-    "image": "The image that the model is asked about. Nothing is stored after an hour.",
-    "question": "Ask anything; questions of yes or no also show how sure the model is.",
+    "image": "What the model is asked about; uploads are deleted after an hour.",
+    "question": "Ask anything; for questions of yes or no you also see how sure the model is.",
+    "examples": "One click shows the image and asks the question.",
     "method": "How the visual tokens are chosen that reach the language model.",
-    "keep": "How many of them are kept. Fewer are faster, and riskier.",
-    "reweight": "Also turn up the language model's attention to the image, against hallucination.",
-    "sinks": "ViT sinks are patches of very high norm that hold no local detail.",
-    "ask": "Answers with all visual tokens and with the kept ones, and measures both.",
-    "cancel": "Ends what runs for you, not for others.",
-    "compare_methods": "Every method at the number of tokens set above.",
-    "compare_budgets": "The method set above, from half of the tokens down to 3 %.",
+    "keep": "How many of them stay. Fewer are faster, and riskier.",
+    "reweight": "Also turns up the language model's attention to the image, against hallucination.",
+    "sinks": "What happens to patches of very high norm, which hold no local detail.",
+    "ask": "answers with all visual tokens and with the kept ones, and measures both.",
+    "cancel": "ends what runs for you, not for others.",
+    "compare": "The image and question from above, with many ways to prune side by side.",
+    "compare_methods": "All methods: each at the number of tokens set above.",
+    "compare_budgets": "Over budgets: the method set above, from half of the tokens down to 3 %.",
+    "signs": "= and ≠: the answer is, or is not, that of the full model.",
     "kept": "Drag the handle: left of it the whole image, right of it what the model still sees.",
-    "scores": "What the method ranks tokens by: yellow is high, kept tokens are outlined.",
+    "scores": "What the method ranks tokens by: yellow is high; kept tokens are outlined.",
 }
+OPENED = "The first example is answered already. Move the slider, change the question, press Ask."
 SINKS = {
     "ignore": "ignore: ranked like any other token",
     "keep": "keep: always kept, inside the budget",
@@ -36,11 +43,16 @@ SINKS = {
 }
 
 
-def method_line(name: str, refused: bool) -> str:
-    """What a method does, in a line."""
+def method_line(name: str, refused: Collection[str]) -> str:
+    """What a method does, in a line.
+
+    Args:
+        name: of the method.
+        refused: methods that the model cannot run.
+    """
     line = METHODS[name].summary.rstrip(".")
     line = line[0].upper() + line[1:]
-    return f"{line}. It cannot run on this model." if refused else f"{line}."
+    return f"{line}. It cannot run on this model." if name in refused else f"{line}."
 
 
 def reweightings() -> list[str]:
@@ -57,7 +69,7 @@ def sentence(error: BaseException) -> str:
 
 def percent(share: float) -> str:
     """A probability or share, such as `98.3 %`."""
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.1f}{NARROW}%"
 
 
 def change(before: float, after: float) -> str:
@@ -65,4 +77,11 @@ def change(before: float, after: float) -> str:
     if before <= 0:
         return ""
     difference = round(100 * (after / before - 1))
-    return "as before" if difference == 0 else f"{difference:+d} %".replace("-", "−")
+    return "as before" if difference == 0 else f"{difference:+d}{NARROW}%".replace("-", "−")
+
+
+def part(keep: int, total: int) -> str:
+    """A number of tokens as a share of all, such as `25 %`."""
+    share = 100 * keep / total
+    digits = 0 if share >= 10 or share == round(share) else 1
+    return f"{share:.{digits}f}{NARROW}%"
