@@ -2,7 +2,8 @@
 
 In: the environment that they set. Out: this process's number, and a way to wait for the others. The
 processes share files, not tensors, so all they need is a barrier; it is gloo's, which has no time
-limit that a slow benchmark would meet and needs no GPU.
+limit that a slow benchmark would meet and needs no GPU. `accelerate launch` starts several with
+`--multi_gpu`, on a CPU too; with `--cpu` it starts one, whatever `--num_processes` says.
 """
 
 import os

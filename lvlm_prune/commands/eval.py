@@ -143,7 +143,8 @@ def evaluate(
       lvlm-prune eval --benchmark pope,mme --data pope=POPE --data mme=MME_Benchmark ...
       torchrun --nproc-per-node 4 -m lvlm_prune.cli eval --device cuda ...
       accelerate launch --multi_gpu --num_processes 4 -m lvlm_prune.cli eval --device cuda ...
-      torchrun --nproc-per-node 2 -m lvlm_prune.cli eval ...     two processes on a CPU
+      torchrun --nproc-per-node 2 -m lvlm_prune.cli eval ...    two on a CPU
+      accelerate launch --multi_gpu --num_processes 2 -m lvlm_prune.cli eval ...    the same
     """
     from lvlm_prune.budget import parse_keep
     from lvlm_prune.commands.options import command_line
