@@ -56,6 +56,13 @@ def whole(place):
     return said(pope_grid(tiny_loaded(), place / "pope").run())
 
 
+@pytest.fixture(scope="module")
+def finished(place):
+    """What results.json says of the runs in which nothing failed."""
+    evaluate_benchmark(settings(place, place / "pope"), place / "finished")
+    return results(place / "finished")["runs"]
+
+
 def settings(place, pope):
     return EvalSettings(
         keeps=[9], models=[str(place / "model")], methods=["random"], benchmarks=["pope"],
@@ -99,14 +106,12 @@ def spoil(path, how):
     spoiled = {
         "truncated": data[: len(data) // 2],
         "empty": b"",
-        "text": b"<html>404 Not Found</html>",
-        "noise": data[:40] + bytes(len(data) - 40),
     }
     path.write_bytes(spoiled[how])
 
 
-@pytest.mark.parametrize("how", ["truncated", "empty", "text", "noise"])
-def test_an_image_that_cannot_be_read(place, whole, tmp_path, monkeypatch, capsys, how):
+@pytest.mark.parametrize("how", ["truncated", "empty"])
+def test_an_image_that_cannot_be_read(place, whole, finished, tmp_path, monkeypatch, capsys, how):
     """Its questions fail, the others are answered, and once it is repaired it is asked again."""
     write_pope(tmp_path / "pope", IMAGES)
     image = tmp_path / "pope" / "images" / "1.png"
@@ -142,8 +147,7 @@ def test_an_image_that_cannot_be_read(place, whole, tmp_path, monkeypatch, capsy
     assert {(row["run"], row["id"]): row["text"] for row in samples(out)} == whole
     repaired = results(out)
     assert [run["errors"] for run in repaired["runs"]] == [0, 0]
-    evaluate_benchmark(settings(place, place / "pope"), tmp_path / "fresh")
-    assert repaired["runs"] == results(tmp_path / "fresh")["runs"]
+    assert repaired["runs"] == finished
 
 
 def test_a_question_that_fails_leaves_its_batch(loaded, place, tmp_path):

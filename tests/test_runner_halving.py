@@ -1,5 +1,6 @@
 """Batches that fit: nothing is lost or done twice, and nothing but memory is caught."""
 
+import gc
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,6 +15,15 @@ MEMORY = [
     RuntimeError("not enough memory: you tried to allocate 9 bytes"),
     MemoryError(),
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_collection():
+    """Every halving collects garbage; what other modules hold need not be looked at."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def fitting(most, error, tried):
