@@ -188,12 +188,12 @@ class Handlers:
             yield
         except CancelledError as error:
             said.append(cards.message(str(error)))
-        except (ValueError, TypeError, ImportError) as error:
-            said.append(cards.mistake(sentence(error)))
         except Exception as error:
-            logger.exception("a request failed")
             own = type(error).__module__.startswith("lvlm_prune.")
-            said.append(cards.mistake(sentence(error) if own else BROKEN))
+            known = own or isinstance(error, (ValueError, TypeError))
+            if not known:
+                logger.exception("a request failed")
+            said.append(cards.mistake(sentence(error) if known else BROKEN))
 
 
 def budget_text(keep: float, total: int) -> str:

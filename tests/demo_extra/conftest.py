@@ -1,0 +1,82 @@
+"""A served demo for these tests; without gradio they are skipped, and `make demo-test` fails.
+
+They run in an environment of their own, because the demo's extra brings a web server.
+"""
+
+import importlib
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+STARTS = 120  # seconds, on a busy machine; a quiet one takes seven
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running `lvlm-prune demo`."""
+
+    url: str
+    pid: int
+    log: Path
+
+
+@pytest.fixture(scope="session")
+def gradio_client():
+    """The client's package, or a skip; with LVLM_PRUNE_DEMO set its absence is an error."""
+    if importlib.util.find_spec("gradio") is None and not os.environ.get("LVLM_PRUNE_DEMO"):
+        pytest.skip("gradio is not installed here; make demo-test runs these tests")
+    return importlib.import_module("gradio_client")
+
+
+@pytest.fixture(scope="session")
+def server(gradio_client, tmp_path_factory) -> Iterator[Server]:
+    """The demo of the bundled model, as a user starts it."""
+    folder = tmp_path_factory.mktemp("demo")
+    log, port = folder / "server.log", free_port()
+    # Uploads and pictures go below the tests' own folder, and what gradio would send goes nowhere.
+    environment = {**os.environ, "GRADIO_TEMP_DIR": str(folder / "files"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "lvlm_prune.cli", "demo", "--port", str(port)]
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            command, stdout=stream, stderr=subprocess.STDOUT, env=environment, cwd=folder
+        )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/", process, log)
+        yield Server(f"http://127.0.0.1:{port}", process.pid, log)
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
+    """Wait until the page answers, or say why it does not."""
+    ends = time.monotonic() + STARTS
+    while time.monotonic() < ends:
+        if process.poll() is not None:
+            raise RuntimeError(f"the demo ended: {log.read_text()}")
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise RuntimeError(f"no page after {STARTS} s: {log.read_text()}")
