@@ -22,7 +22,8 @@ from lvlm_prune.eval.benchmark import Benchmark
 from lvlm_prune.eval.caption import load_scenes
 from lvlm_prune.eval.configs import grid_configs, runnable
 from lvlm_prune.eval.eval_settings import PROBE, EvalSettings, load_benchmarks
-from lvlm_prune.eval.grid import Grid, GridSettings
+from lvlm_prune.eval.grid import Grid
+from lvlm_prune.eval.grid_settings import GridSettings
 from lvlm_prune.eval.inside import UNPRUNED, inside_configs, runnable_inside
 from lvlm_prune.eval.inside_models import inside_text
 from lvlm_prune.eval.inside_table import inside_parts
@@ -203,7 +204,7 @@ def _written(
     printing: bool,
 ) -> list[ModelResults]:
     """Write the folder of one model; the probe's results, if it was run."""
-    about = {**_about(settings, loaded, finished[0]), "timing": finished[0].timing}
+    about = {**_about(settings, loaded, finished), "timing": finished[0].timing}
     about["left_out"] = finished[0].left_out
     found: list[ModelResults] = []
     for one in finished:
@@ -221,15 +222,17 @@ def _print(markdown: str) -> None:
     typer.echo(markdown.strip().replace("<br>", "    "))
 
 
-def _about(settings: EvalSettings, loaded: Loaded, one: Finished) -> dict[str, Any]:
+def _about(settings: EvalSettings, loaded: Loaded, finished: Sequence[Finished]) -> dict[str, Any]:
     """What was asked of which model, and with which versions."""
+    longest = {key: n for one in finished for key, n in one.grid.benchmark.longest.items()}
+    generation = {**finished[0].grid.generation, "max_new_tokens": settings.longest or longest}
     return {
         "model": loaded.label,
-        "fingerprint": one.grid.fingerprint,
+        "fingerprint": finished[0].grid.fingerprint,
         "planted_sinks": loaded.planted,
         "prompt": loaded.prompt(settings.template),
         "template": settings.template,
-        "generation": one.grid.generation,
+        "generation": generation,
         "seed": settings.seed,
         "device": str(loaded.model.device),
         "dtype": str(loaded.model.dtype).removeprefix("torch."),

@@ -6,9 +6,7 @@ and are not asked twice; stages inside the LLM get their control at the same lay
 once what they are to match was measured.
 """
 
-from collections.abc import Collection, Hashable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -26,13 +24,13 @@ from lvlm_prune.eval.compare import (
     control_config,
     inside_key,
 )
+from lvlm_prune.eval.grid_settings import GridSettings
 from lvlm_prune.eval.inside import UNPRUNED, base_of
 from lvlm_prune.eval.ledger import Ledger, remove_answers
 from lvlm_prune.eval.passes import AnswerPass
 from lvlm_prune.eval.pictured import pictured_choices
-from lvlm_prune.eval.processes import Processes
 from lvlm_prune.eval.progress import progress
-from lvlm_prune.eval.questions import PLAIN, Asked, prepare
+from lvlm_prune.eval.questions import Asked, prepare
 from lvlm_prune.eval.results import RunResult
 from lvlm_prune.eval.run import Run, Sheet, run_name
 from lvlm_prune.eval.run_header import run_header
@@ -43,32 +41,6 @@ from lvlm_prune.stage import Choice
 
 PROBE = "probe"
 PICTURED = 4  # images in pictures
-
-
-@dataclass(frozen=True)
-class GridSettings:
-    """How a grid is run.
-
-    Args:
-        out: folder for the answers; None keeps them in memory.
-        batch_size: questions in one batch, halved when memory runs out.
-        seed: of the bootstrap.
-        pairs: methods that answer the probe's MME pairs too, as the unpruned model always does;
-            runs with something inside the LLM do not. None is every run.
-        template: what a prompt asks, with `{question}` in it.
-        longest: new tokens of an answer at most, in place of the benchmark's.
-        restart: answer everything anew.
-        processes: who shares the work.
-    """
-
-    out: Path | None = None
-    batch_size: int = 64
-    seed: int = 0
-    pairs: Collection[str] | None = None
-    template: str = PLAIN
-    longest: int | None = None
-    restart: bool = False
-    processes: Processes = Processes()
 
 
 class Grid:
@@ -206,8 +178,7 @@ class Grid:
             the scoring.
         """
         collector = Collector(self.sheet, self.decoder, self.scenes)
-        first = AnswerPass(self, self.runs)
-        first.run()
+        AnswerPass(self, self.runs).run()
         controls = self._controls(collector)
         if controls:
             AnswerPass(self, controls).run()

@@ -13,7 +13,8 @@ from tiny_probe import tiny_loaded
 from lvlm_prune import cli
 from lvlm_prune.eval.benchmarks import load_benchmark
 from lvlm_prune.eval.configs import grid_configs
-from lvlm_prune.eval.grid import Grid, GridSettings
+from lvlm_prune.eval.grid import Grid
+from lvlm_prune.eval.grid_settings import GridSettings
 from lvlm_prune.eval.inside import UNPRUNED
 from lvlm_prune.loading import Loaded
 

@@ -13,7 +13,8 @@ from lvlm_prune.eval.benchmarks import load_benchmark
 from lvlm_prune.eval.configs import grid_configs
 from lvlm_prune.eval.eval_settings import EvalSettings
 from lvlm_prune.eval.evaluate import evaluate_benchmark
-from lvlm_prune.eval.grid import Grid, GridSettings
+from lvlm_prune.eval.grid import Grid
+from lvlm_prune.eval.grid_settings import GridSettings
 from lvlm_prune.eval.interval import paired_bootstrap
 from lvlm_prune.eval.plot import check_plot_extra, spread
 from lvlm_prune.methods import METHODS
