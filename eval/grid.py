@@ -24,7 +24,7 @@ from lvlm_prune.eval.compare import (
     control_config,
     inside_key,
 )
-from lvlm_prune.eval.grid_settings import GridSettings
+from lvlm_prune.eval.grid_settings import DEFAULT, GridSettings
 from lvlm_prune.eval.inside import UNPRUNED, base_of
 from lvlm_prune.eval.ledger import Ledger, remove_answers
 from lvlm_prune.eval.passes import AnswerPass
@@ -60,7 +60,7 @@ class Grid:
         loaded: Loaded,
         benchmark: Benchmark,
         configs: Sequence[PruneConfig],
-        settings: GridSettings = GridSettings(),
+        settings: GridSettings = DEFAULT,
         scenes: Scenes | None = None,
     ) -> None:
         self.loaded, self.benchmark, self.settings = loaded, benchmark, settings

@@ -35,3 +35,6 @@ class GridSettings:
     longest: int | None = None
     restart: bool = False
     processes: Processes = Processes()
+
+
+DEFAULT = GridSettings()
