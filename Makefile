@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 OUT ?= runs
 
-.PHONY: run table inside speed shares inside-speed test lowest clip lmms lint types wheel pictures clean
+.PHONY: run table inside speed shares inside-speed test lowest clip lmms demo-test lint types wheel pictures clean
 
 # torch goes first and alone, so that no other package pulls another build of it.
 .venv/ready: pyproject.toml
@@ -88,6 +88,17 @@ LMMS_EVAL ?= lmms-eval==0.7.3
 lmms: .venv-lmms/ready
 	LVLM_PRUNE_LMMS=1 .venv-lmms/bin/pytest tests/integrations_extra
 
+# The demo's tests, alone: its server, gradio's client, and the browser tests (marker e2e), which
+# need Debian's chromium.
+.venv-demo/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-demo
+	.venv-demo/bin/pip install --quiet "$(TORCH)"
+	.venv-demo/bin/pip install --quiet --editable ".[demo]" playwright pytest
+	touch $@
+
+demo-test: .venv-demo/ready
+	LVLM_PRUNE_DEMO=1 .venv-demo/bin/pytest tests/demo_extra
+
 speed: .venv/ready
 	$(BIN)/lvlm-prune speed --out $(OUT)/speed
 
@@ -112,4 +123,4 @@ pictures: run table inside speed shares inside-speed
 		--reweight-speed $(OUT)/reweight-speed --layers-speed $(OUT)/layers-speed
 
 clean:
-	rm -rf .venv .venv-lowest .venv-clip .venv-lmms build runs
+	rm -rf .venv .venv-lowest .venv-clip .venv-lmms .venv-demo build runs
