@@ -1,19 +1,17 @@
-"""What was found, as HTML: both answers side by side, a comparison's grid, messages.
+"""What was found, as HTML: both answers side by side, and messages.
 
 In: results. Out: strings of HTML in which everything that came from outside is escaped. Colours and
 layout are in `page.css`; nothing is said by colour alone.
 """
 
-from collections.abc import Sequence
 from html import escape
 
 from lvlm_prune.demo.compare import Compared, Progress
 from lvlm_prune.demo.results import Answered, Asked, Prefilled
+from lvlm_prune.demo.said import said, yes_no_bar
 from lvlm_prune.demo.settings import Asking, Settings
-from lvlm_prune.demo.words import change, part, percent
+from lvlm_prune.demo.words import change, part
 from lvlm_prune.report import MIB
-
-LONGEST = 300  # characters of an answer that are shown
 
 
 def answers(asking: Asking, settings: Settings, asked: Asked) -> str:
@@ -89,7 +87,7 @@ def _card(
     )
     return (
         f'<section class="card {kind}" aria-label="{escape(title)}"><h3>{escape(title)}</h3>'
-        f'<p class="answer">{_answer(answered)}</p>{badge}'
+        f'<p class="answer">{said(answered)}</p>{badge}'
         f"{yes_no_bar(answered, asked.full.is_yes_no)}<dl>{lines}</dl></section>"
     )
 
@@ -97,74 +95,6 @@ def _card(
 def _delta(total: int | None, answered: Answered) -> str | None:
     """How many tokens were dropped, as a change."""
     return None if total is None else change(total, answered.tokens)
-
-
-def _answer(answered: Answered) -> str:
-    """An answer, escaped and of bounded length."""
-    text = answered.text if len(answered.text) <= LONGEST else f"{answered.text[:LONGEST]}…"
-    return escape(text) or "(nothing)"
-
-
-def yes_no_bar(answered: Answered, shown: bool) -> str:
-    """How probable yes and no are, as a bar with words; empty where that means nothing.
-
-    Args:
-        answered: the answer.
-        shown: whether the full model takes the question for one of yes or no.
-    """
-    if not shown or answered.yes_no is None:
-        return ""
-    yes, no = answered.yes_no
-    words = f"yes {percent(yes)}, no {percent(no)}"
-    return (
-        f'<div class="bar" role="img" aria-label="Probability: {words}">'
-        f'<span class="yes" style="width:{100 * yes:.1f}%"></span>'
-        f'<span class="no" style="width:{100 * no:.1f}%"></span></div>'
-        f'<p class="odds"><span>yes {percent(yes)}</span><span>no {percent(no)}</span></p>'
-    )
-
-
-def grid(rows: Sequence[Compared], pictures: Sequence[str]) -> str:
-    """A comparison as small pictures with their answers.
-
-    Args:
-        rows: what was compared, the full model first.
-        pictures: an address for each row, or an empty string.
-    """
-    if not rows:
-        return ""
-    full = rows[0].answered
-    tiles = [_tile(row, picture, full) for row, picture in zip(rows, pictures, strict=True)]
-    return f'<div class="grid">{"".join(tiles)}</div>'
-
-
-def _tile(row: Compared, picture: str, full: Answered | None) -> str:
-    """One small picture."""
-    label = escape(row.label)
-    if row.answered is None:
-        return (
-            f'<figure class="tile refused"><div class="blank">not on this model</div>'
-            f"<figcaption><b>{label}</b><small>{escape(row.refusal)}</small></figcaption></figure>"
-        )
-    found = row.answered
-    shown = (
-        f'<img src="{picture}" alt="Kept visual tokens, {label}: {found.tokens} of '
-        f'{found.choice.total}">'
-        if picture
-        else '<div class="blank">no grid is known</div>'
-    )
-    kind = "full" if found is full else "same"
-    said = _answer(found)
-    if full is not None and found is not full:
-        same = found.text == full.text
-        kind = "same" if same else "differs"
-        said = f"{'=' if same else '≠'} {said}"
-    return (
-        f'<figure class="tile {kind}">{shown}<figcaption><b>{label}</b>'
-        f'<span class="said">{said}</span>'
-        f"{yes_no_bar(found, full is not None and full.is_yes_no)}"
-        f"<small>{found.tokens} visual tokens</small></figcaption></figure>"
-    )
 
 
 def progress(step: Progress) -> str:
@@ -179,7 +109,7 @@ def progress(step: Progress) -> str:
     )
 
 
-def _changed(rows: Sequence[Compared]) -> int:
+def _changed(rows: tuple[Compared, ...]) -> int:
     """How many answers are not the full model's."""
     full = rows[0].answered
     found = [row.answered for row in rows[1:] if row.answered is not None]
@@ -204,26 +134,3 @@ def message(words: str) -> str:
 def mistake(words: str) -> str:
     """What is wrong and what to do, announced to screen readers at once."""
     return f'<div class="message mistake" role="alert"><b>Please note:</b> {escape(words)}</div>'
-
-
-def note(settings: Settings, asked: Asked, drawn: bool) -> str:
-    """What the pictures show beside kept tokens, and what they cannot show."""
-    if not drawn:
-        return '<p class="fine">This model\'s visual tokens form no grid that could be drawn.</p>'
-    found = 0 if asked.full.sinks is None else int(asked.full.sinks.sum())
-    sinks = (
-        f"{found} ViT sink{'s' if found > 1 else ''} marked with a white cross."
-        if found
-        else "No ViT sinks in this image."
-    )
-    scores = (
-        ""
-        if asked.pruned.choice.scores is not None
-        else f" {escape(settings.method)} ranks no tokens, so there is no score map."
-    )
-    return (
-        '<ul class="legend"><li><i class="swatch kept"></i>kept: in colour, amber border</li>'
-        '<li><i class="swatch dropped"></i>dropped: grey and dark</li>'
-        '<li><i class="swatch sink">✕</i>ViT sink</li></ul>'
-        f'<p class="fine">{sinks}{scores}</p>'
-    )

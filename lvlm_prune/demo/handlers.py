@@ -12,9 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
-from lvlm_prune.demo import cards
+from lvlm_prune.demo import cards, figures
 from lvlm_prune.demo.cancelling import CancelledError, Jobs
 from lvlm_prune.demo.compare import Progress, compare_budgets, compare_methods
 from lvlm_prune.demo.engine import Engine
@@ -38,16 +36,16 @@ class AskView:
     Args:
         message: HTML of the line about what is going on.
         answers: HTML of both answers.
-        kept: whole image, and kept tokens.
-        scores: the score map.
-        note: HTML about scores and sinks.
+        kept: HTML of the whole image and the kept tokens, with a slider between them.
+        scores: HTML of the score map.
+        note: HTML of the legend.
         numbers: everything as numbers.
     """
 
     message: str
     answers: str | None = None
-    kept: tuple[Image.Image, Image.Image] | None = None
-    scores: Image.Image | None = None
+    kept: str | None = None
+    scores: str | None = None
     note: str | None = None
     numbers: dict[str, Any] | None = None
 
@@ -122,9 +120,9 @@ class Handlers:
         return AskView(
             message=cards.message("Done."),
             answers=cards.answers(asking, settings, asked),
-            kept=kept_pair(rows, asked.pruned, asked.full.sinks),
-            scores=score_map(rows, asked.pruned),
-            note=cards.note(settings, asked, bool(rows)),
+            kept=figures.split(kept_pair(rows, asked.pruned, asked.full.sinks), asked.pruned),
+            scores=figures.scores(score_map(rows, asked.pruned), settings.method),
+            note=figures.legend(asked.full.sinks),
             numbers=asked_numbers(self.engine.loaded.label, asking, settings, asked),
         )
 
@@ -148,7 +146,7 @@ class Handlers:
                 for row in step.rows[len(pictures) :]:
                     pictures.append(self._small(asking, row.answered, step))
                 numbers = None if step.doing else compared_numbers(step.rows)
-                yield CompareView(cards.progress(step), cards.grid(step.rows, pictures), numbers)
+                yield CompareView(cards.progress(step), figures.grid(step.rows, pictures), numbers)
         if said:
             yield CompareView(said[0])
 

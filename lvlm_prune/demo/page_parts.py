@@ -65,8 +65,8 @@ class Seen:
 
     message: gr.HTML
     answers: gr.HTML
-    kept: gr.ImageSlider
-    scores: gr.Image
+    kept: gr.HTML
+    scores: gr.HTML
     note: gr.HTML
     numbers: gr.JSON
 
@@ -193,31 +193,12 @@ def see_part(view: AskView) -> Seen:
     gr.HTML("<h2>2. See</h2>")
     message = gr.HTML(cards.message(OPENED), elem_id="message")
     answers = gr.HTML(view.answers, elem_id="answers")
-    kept = gr.ImageSlider(
-        view.kept,
-        label="Whole image | what the model still sees",
-        type="pil",
-        format="png",
-        slider_position=35,
-        interactive=False,
-        max_height=600,
-        buttons=["fullscreen"],
-        elem_id="kept",
-    )
-    gr.HTML(hint(HELP["kept"]))
+    kept = gr.HTML(view.kept, elem_id="kept")
     note = gr.HTML(view.note, elem_id="note")
+    gr.HTML(hint(HELP["kept"]))
     with gr.Accordion("Score map", open=True, elem_id="scores-part"):
         gr.HTML(hint(HELP["scores"]))
-        scores = gr.Image(
-            view.scores,
-            label="Scores",
-            format="png",
-            type="pil",
-            interactive=False,
-            height=340,
-            buttons=["download", "fullscreen"],
-            elem_id="scores",
-        )
+        scores = gr.HTML(view.scores, elem_id="scores")
     with gr.Accordion("All numbers, as JSON", open=False, elem_id="numbers-part"):
         numbers = gr.JSON(view.numbers, label="Numbers", elem_id="numbers")
     return Seen(message, answers, kept, scores, note, numbers)

@@ -1,7 +1,8 @@
 """The page's pictures: kept and dropped tokens, scores, and the small ones of a comparison.
 
-In: results and the image as the encoder saw it. Out: Pillow images, drawn by the overlay functions
-that the command line and the reports use, too.
+In: results and the image as the encoder saw it. Out: pictures inside `data:` addresses, so that
+nothing is written to disk, drawn by the overlay functions that the command line and the reports
+use, too.
 """
 
 import base64
@@ -20,10 +21,8 @@ SMALL = 224  # of those in a comparison
 Rows = Sequence[Sequence[View]]
 
 
-def kept_pair(
-    rows: Rows, pruned: Answered, sinks: Tensor | None
-) -> tuple[Image.Image, Image.Image] | None:
-    """The whole image, and the same with dropped tokens dimmed and ViT sinks crossed.
+def kept_pair(rows: Rows, pruned: Answered, sinks: Tensor | None) -> tuple[str, str] | None:
+    """Addresses of the whole image, and of the same with dropped tokens dimmed and sinks crossed.
 
     Args:
         rows: the image as the encoder saw it; none where its tokens form no known grid.
@@ -32,18 +31,19 @@ def kept_pair(
     """
     if not rows:
         return None
-    return draw_views(rows, SIDE), _kept(rows, pruned, sinks, SIDE)
+    return data_address(draw_views(rows, SIDE)), data_address(_kept(rows, pruned, sinks, SIDE))
 
 
-def score_map(rows: Rows, pruned: Answered) -> Image.Image | None:
-    """The method's scores, or None where it ranks no tokens or no grid is known."""
+def score_map(rows: Rows, pruned: Answered) -> str | None:
+    """Address of the method's scores, or None where it ranks no tokens or no grid is known."""
     if not rows or pruned.choice.scores is None:
         return None
-    return draw_score_views(rows, pruned.choice.scores, pruned.choice.kept, SIDE)
+    drawn = draw_score_views(rows, pruned.choice.scores, pruned.choice.kept, SIDE)
+    return data_address(drawn)
 
 
 def small_picture(rows: Rows, answered: Answered, sinks: Tensor | None) -> str:
-    """A picture of a comparison as a `data:` address, so that it needs no file; empty without."""
+    """Address of a picture of a comparison; empty where no grid is known."""
     if not rows:
         return ""
     return data_address(_kept(rows, answered, sinks, SMALL))
