@@ -7,38 +7,35 @@ layout are in `page.css`; nothing is said by colour alone.
 from html import escape
 
 from lvlm_prune.demo.compare import Compared, Progress
-from lvlm_prune.demo.results import Answered, Asked, Prefilled
+from lvlm_prune.demo.results import Asked
 from lvlm_prune.demo.said import said, yes_no_bar
-from lvlm_prune.demo.settings import Asking, Settings
+from lvlm_prune.demo.settings import NO_REWEIGHTING, Asking, Settings
 from lvlm_prune.demo.words import change, part
 from lvlm_prune.report import MIB
 
 
 def answers(asking: Asking, settings: Settings, asked: Asked) -> str:
     """Both answers side by side, below a sentence that says what came of it."""
-    full, pruned, measured = asked.full, asked.pruned, asked.measured
-    share = part(pruned.tokens, pruned.choice.total)
     name = settings.method
-    if settings.reweight != "none":
+    if settings.reweight != NO_REWEIGHTING:
         name += f" + {settings.reweight}"
     cards = [
-        _card("full", "All visual tokens", full, measured.full, None, asked),
-        _card("pruned", f"Pruned by {name}", pruned, measured.pruned, measured.full, asked),
+        _card("full", "All visual tokens", asked),
+        _card("pruned", f"Pruned by {name}", asked),
     ]
     return (
         f'<p class="question">“{escape(asking.question)}”</p>'
         f'<div class="cards">{"".join(cards)}</div>'
-        f'<p class="verdict">{_verdict(asked, share)}</p>'
-        f'<p class="fine">Measured just now on this machine, both models in turn (medians of '
-        f"{measured.rounds} rounds). Prefill: the language model up to its first new token. KV "
-        "cache: its tensors behind the prompt.</p>"
+        f'<p class="verdict">{_verdict(asked)}</p>'
+        '<p class="fine">Measured on this machine, not estimated: medians of '
+        f"{asked.measured.rounds} rounds, both models in turn. Prefill: the language model up to "
+        "its first new token. KV cache: its tensors behind the prompt.</p>"
     )
 
 
-def _verdict(asked: Asked, share: str) -> str:
+def _verdict(asked: Asked) -> str:
     """What came of it, in a sentence."""
-    full, pruned = asked.full, asked.pruned
-    costs = asked.measured
+    kept, total, costs = asked.pruned.tokens, asked.full.tokens, asked.measured
     holds = (
         "<strong>the answer stays the same</strong>"
         if asked.same
@@ -47,54 +44,48 @@ def _verdict(asked: Asked, share: str) -> str:
     memory = change(costs.full.kv_bytes, costs.pruned.kv_bytes)
     time = change(costs.full.prefill, costs.pruned.prefill)
     return (
-        f"With {pruned.tokens} of {full.tokens} visual tokens ({share}) {holds}. "
+        f"With {kept} of {total} visual tokens ({part(kept, total)}) {holds}. "
         f"KV cache {memory}, prefill {time}."
     )
 
 
-def _card(
-    kind: str,
-    title: str,
-    answered: Answered,
-    cost: Prefilled,
-    base: Prefilled | None,
-    asked: Asked,
-) -> str:
-    """One of the two answers with its numbers."""
-    differs = kind == "pruned" and not asked.same
-    badge = '<span class="badge">the reference</span>'
-    if kind == "pruned":
-        words = "differs from the full model" if differs else "same as the full model"
-        sign = "≠" if differs else "="
-        badge = f'<span class="badge {"differs" if differs else "same"}">{sign} {words}</span>'
-    rows = [
-        ("Visual tokens", f"{answered.tokens}", _delta(base and answered.choice.total, answered)),
-        ("LLM prefill", f"{cost.prefill:.1f} ms", base and change(base.prefill, cost.prefill)),
-        (
-            "First token",
-            f"{cost.first_token:.1f} ms",
-            base and change(base.first_token, cost.first_token),
-        ),
-        (
-            "KV cache",
-            f"{cost.kv_bytes / MIB:.2f} MiB",
-            base and change(base.kv_bytes, cost.kv_bytes),
-        ),
-    ]
+def _card(kind: str, title: str, asked: Asked) -> str:
+    """One of the two answers with its numbers; `kind` is `full` or `pruned`."""
+    answered = asked.full if kind == "full" else asked.pruned
     lines = "".join(
-        f"<div><dt>{label}</dt><dd>{value}<small>{delta or ''}</small></dd></div>"
-        for label, value, delta in rows
+        f"<div><dt>{label}</dt><dd>{value}<small>{delta}</small></dd></div>"
+        for label, value, delta in _lines(kind, asked)
     )
     return (
         f'<section class="card {kind}" aria-label="{escape(title)}"><h3>{escape(title)}</h3>'
-        f'<p class="answer">{said(answered)}</p>{badge}'
+        f'<p class="answer">{said(answered)}</p>{_badge(kind, asked.same)}'
         f"{yes_no_bar(answered, asked.full.is_yes_no)}<dl>{lines}</dl></section>"
     )
 
 
-def _delta(total: int | None, answered: Answered) -> str | None:
-    """How many tokens were dropped, as a change."""
-    return None if total is None else change(total, answered.tokens)
+def _badge(kind: str, same: bool) -> str:
+    """Whether an answer is the full model's."""
+    if kind == "full":
+        return '<span class="badge">the reference</span>'
+    if same:
+        return '<span class="badge same">= same as the full model</span>'
+    return '<span class="badge differs">≠ differs from the full model</span>'
+
+
+def _lines(kind: str, asked: Asked) -> list[tuple[str, str, str]]:
+    """Names, values and changes of a card's numbers; the full model is what changes start from."""
+    full, pruned = asked.measured.full, asked.measured.pruned
+    pairs = [
+        ("Visual tokens", asked.full.tokens, asked.pruned.tokens, "{:d}"),
+        ("LLM prefill", full.prefill, pruned.prefill, "{:.1f} ms"),
+        ("First token", full.first_token, pruned.first_token, "{:.1f} ms"),
+        ("KV cache", full.kv_bytes / MIB, pruned.kv_bytes / MIB, "{:.2f} MiB"),
+    ]
+    if kind == "full":
+        return [(label, form.format(before), "") for label, before, _, form in pairs]
+    return [
+        (label, form.format(after), change(before, after)) for label, before, after, form in pairs
+    ]
 
 
 def progress(step: Progress) -> str:
@@ -102,7 +93,8 @@ def progress(step: Progress) -> str:
     done = len(step.rows)
     if not step.doing:
         changed = _changed(step.rows)
-        return message(f"Done: {done - 1} ways to prune; {changed} of them change the answer.")
+        verb = "changes" if changed == 1 else "change"
+        return message(f"Done: {done - 1} ways to prune; {changed} of them {verb} the answer.")
     return (
         f'<div class="message busy" role="status"><label>{done} of {step.total} done, now '
         f'{escape(step.doing)}<progress value="{done}" max="{step.total}"></progress></label></div>'

@@ -30,8 +30,8 @@ HELP = {
     "compare_methods": "All methods: each at the number of tokens set above.",
     "compare_budgets": "Over budgets: the method set above, from half of the tokens down to 3 %.",
     "signs": "= and ≠: the answer is, or is not, that of the full model.",
-    "kept": "Drag across the picture, or use the arrow keys: left of the border is the whole image, "
-    "right of it what the model still sees.",
+    "kept": "Drag across the picture, or use the arrow keys: left of the border is the whole "
+    "image, right of it what the model still sees.",
     "scores": "What the method ranks tokens by: yellow is high; kept tokens are outlined.",
 }
 OPENED = "The first example is answered already. Move the slider, change the question, press Ask."
