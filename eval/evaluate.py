@@ -7,6 +7,7 @@ or accelerate, the processes share the questions and the first one writes the fi
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from lvlm_prune.eval.benchmark import Benchmark
 from lvlm_prune.eval.caption import load_scenes
 from lvlm_prune.eval.configs import grid_configs, runnable
 from lvlm_prune.eval.eval_settings import PROBE, EvalSettings, load_benchmarks
+from lvlm_prune.eval.folder_lock import only_one
 from lvlm_prune.eval.grid import Grid
 from lvlm_prune.eval.grid_settings import GridSettings
 from lvlm_prune.eval.inside import UNPRUNED, inside_configs, runnable_inside
@@ -82,10 +84,12 @@ def _evaluate_models(
     for name in names:
         loaded = _load(settings, name, processes)
         folder = out / Path(loaded.name).name if several else out
-        finished = _evaluate(settings, loaded, benchmarks, processes, folder)
-        if processes.first:
-            found += _written(settings, loaded, finished, folder, printing=not several)
-            failed += [row for one in finished for run in one.results for row in run.rows]
+        with only_one(folder) if processes.first else nullcontext():
+            processes.wait()
+            finished = _evaluate(settings, loaded, benchmarks, processes, folder)
+            if processes.first:
+                found += _written(settings, loaded, finished, folder, printing=not several)
+                failed += [row for one in finished for run in one.results for row in run.rows]
     if not processes.first:
         return []
     if several and found:
