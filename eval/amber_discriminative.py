@@ -110,7 +110,10 @@ def tally(items: Sequence[Item], answers: Sequence[Text], parser: str = OFFICIAL
 
 
 def metrics(
-    columns: tuple[str, ...], counts: NDArray[Any], parser: str = OFFICIAL
+    columns: tuple[str, ...],
+    counts: NDArray[Any],
+    parser: str = OFFICIAL,
+    nothing: float = 0.0,
 ) -> dict[str, NDArray[np.float64]]:
     """The official numbers of every group.
 
@@ -118,6 +121,7 @@ def metrics(
         columns: of a `tally`.
         counts: sums of its counts, `[..., columns]`.
         parser: what the answers were read with; all are scored alike.
+        nothing: the number where there is nothing to divide by.
 
     Returns:
         `Attribute/F1` and so on, 0..100, and `Attribute/asked`; the numbers of all questions
@@ -132,12 +136,14 @@ def metrics(
     found = {}
     for name, group in GROUPS.items():
         cells = {cell: total(group, cell) for cell in _CELLS}
-        found.update({f"{name}/{key}": value for key, value in _numbers(cells, group).items()})
+        found.update(
+            {f"{name}/{key}": value for key, value in _numbers(cells, group, nothing).items()}
+        )
     return {**{name: found[f"{ALL}/{name}"] for name in (*NUMBERS, "asked")}, **found}
 
 
 def _numbers(
-    cells: Mapping[str, NDArray[np.float64]], group: Group
+    cells: Mapping[str, NDArray[np.float64]], group: Group, nothing: float
 ) -> dict[str, NDArray[np.float64]]:
     """The numbers of one group."""
     small = _SMALL * group.counters
@@ -146,7 +152,12 @@ def _numbers(
     recall = round_as_python(cells["right_no"] / (cells["label_no"] + small) * 100)
     part, whole = precision / 100, recall / 100
     f1 = round_as_python(2 * part * whole / (part + whole + group.in_f1) * 100)
-    values = (accuracy, precision, recall, f1)
+    either_no = cells["said_no"] + cells["label_no"]
+    wholes = (cells["asked"], cells["said_no"], cells["label_no"], either_no)
+    values = (
+        np.where(whole == 0, nothing, value)
+        for whole, value in zip(wholes, (accuracy, precision, recall, f1), strict=True)
+    )
     return {**dict(zip(NUMBERS, values, strict=True)), "asked": cells["asked"]}
 
 

@@ -151,7 +151,10 @@ def _counted(item: Item, answer: str, parser: str) -> list[int]:
 
 
 def metrics(
-    columns: tuple[str, ...], counts: NDArray[Any], parser: str = OFFICIAL
+    columns: tuple[str, ...],
+    counts: NDArray[Any],
+    parser: str = OFFICIAL,
+    nothing: float = 0.0,
 ) -> dict[str, NDArray[np.float64]]:
     """The official numbers.
 
@@ -159,6 +162,7 @@ def metrics(
         columns: of a `tally`.
         counts: sums of its counts, `[..., columns]`.
         parser: one of `WAYS`; all are scored alike.
+        nothing: the number where there is nothing to divide by.
 
     Returns:
         `CHAIR`, `Cover`, `Hal` and `Cog`, 0..100, and the counts, `[...]` each.
@@ -167,7 +171,8 @@ def metrics(
     cell = {name: np.asarray(counts[..., place], np.float64) for place, name in enumerate(columns)}
 
     def percent(part: str, whole: str) -> NDArray[np.float64]:
-        return cell[part] / (cell[whole] + 0.001) * 100
+        value = cell[part] / (cell[whole] + 0.001) * 100
+        return np.where(cell[whole] == 0, nothing, value)
 
     return {
         "CHAIR": round_as_python(percent("made_up", "nouns")),

@@ -10,7 +10,7 @@ replacement, and asks for the same metrics. Nothing here knows a model.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,26 @@ class Tally:
         return np.asarray(self.counts.sum(axis=0), dtype=np.int64)
 
 
+class Metrics(Protocol):
+    """From summed counts to numbers."""
+
+    def __call__(
+        self,
+        columns: tuple[str, ...],
+        counts: NDArray[Any],
+        parser: str = OFFICIAL,
+        nothing: float = 0.0,
+    ) -> dict[str, NDArray[np.float64]]:
+        """Every number of a rule.
+
+        Args:
+            columns: of a `Tally`.
+            counts: sums of its counts, `[..., columns]`.
+            parser: what the answers were read with.
+            nothing: the number where there is nothing to divide by.
+        """
+
+
 @dataclass(frozen=True)
 class Scoring:
     """The scoring rule of a benchmark, with its named variants.
@@ -77,7 +97,8 @@ class Scoring:
         tally: items, raw answers (the same number) and parser to counts. Failed calls are left out.
         metrics: columns, counts `[..., C]` and parser to named numbers, `[...]` each. A number over
             all splits has a plain name (`f1`), one of a split is written `random/f1`. Where the
-            official script divides by zero the number is 0.
+            official script divides by zero the number is 0, and NaN for whoever asks for that, as
+            a bootstrap does: such a draw says nothing about the number.
         layout: the numbers of one run, in the nesting and the names of the official script.
         lower_is_better: whether a lower headline is better.
         scale: the largest value of the headline, such as 1, 100 or 2000.
@@ -90,7 +111,7 @@ class Scoring:
     parse: Callable[[Item, str, str], str]
     right: Callable[[Item, str, str], bool] | None
     tally: Callable[[Sequence[Item], Sequence[Text], str], Tally]
-    metrics: Callable[[tuple[str, ...], NDArray[Any], str], dict[str, NDArray[np.float64]]]
+    metrics: Metrics
     layout: Callable[[Mapping[str, float]], dict[str, Any]]
     lower_is_better: bool = False
     scale: float = 1.0

@@ -5,21 +5,27 @@ each number with its interval. Units (images, or what else belongs together) are
 replacement, so a draw is a row of U multinomial weights, and all draws together are one product
 `[D, U] @ [U, C]` (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13). The same
 seed and the same number of units give the same draws, which is what makes a comparison paired.
+
+A draw may miss what a number is about: all images of an MME task, every answer that says yes. Such
+a draw says nothing about the number (the official 0 there is a convention, not a measurement), so
+it is left out of that number's interval, and of those of means and sums over it. What has the same
+score in every unit therefore has an interval of width zero. Where fewer than `LEAST` draws are
+left, as with one image a task, no interval is given. Drawing within each task instead would never
+miss one, but gives a task with one image an interval of width zero, and images that several splits
+share (POPE, AMBER, MME's from COCO) belong to no single one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lvlm_prune.eval.benchmark import Tally
+from lvlm_prune.eval.benchmark import Metrics, Tally
 
 DRAWS = 2000
+LEAST = 200  # draws behind an interval: five of them lie beyond each end
 LEVELS = (0.025, 0.975)
-
-Metrics = Callable[[tuple[str, ...], NDArray[Any], str], dict[str, NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,8 @@ class Number:
 
     Args:
         value: of the whole sample.
-        low: lower end; None where no interval is meant (a plain count, or fewer than two units).
+        low: lower end; None where no interval is meant (a plain count, fewer than two units, or
+            hardly a draw that says anything about it).
         high: upper end.
     """
 
@@ -85,12 +92,15 @@ def numbers_of(
 def drawn_numbers(
     metrics: Metrics, tally: Tally, parser: str, weights: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:
-    """The numbers of every draw, `[D]` each; none where nothing was drawn."""
+    """The numbers of every draw, `[D]` each, NaN in draws without anything to divide by.
+
+    Nothing is returned where nothing was drawn.
+    """
     if not len(weights):
         return {}
     # Sums of counts are exact in float64, whose product is far faster than that of integers.
     sums = np.rint(weights @ tally.counts.astype(np.float64)).astype(np.int64)
-    found = metrics(tally.columns, sums, parser)
+    found = metrics(tally.columns, sums, parser, np.nan)
     return {name: np.broadcast_to(value, len(sums)) for name, value in found.items()}
 
 
@@ -105,8 +115,9 @@ def plain_counts(metrics: Metrics, tally: Tally, parser: str) -> frozenset[str]:
 
 
 def with_ends(value: float, drawn: NDArray[np.float64] | None) -> Number:
-    """A value with the 2.5 % and 97.5 % points over the draws."""
-    if drawn is None:
+    """A value with the 2.5 % and 97.5 % points over the draws that are not NaN."""
+    known = np.empty(0) if drawn is None else drawn[~np.isnan(drawn)]
+    if len(known) < LEAST:
         return Number(value)
-    low, high = np.quantile(drawn, LEVELS)
+    low, high = np.quantile(known, LEVELS)
     return Number(value, float(low), float(high))

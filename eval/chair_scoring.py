@@ -88,7 +88,10 @@ def count(named: Sequence[str], there: frozenset[str]) -> list[int]:
 
 
 def metrics(
-    columns: tuple[str, ...], counts: NDArray[Any], parser: str = OFFICIAL
+    columns: tuple[str, ...],
+    counts: NDArray[Any],
+    parser: str = OFFICIAL,
+    nothing: float = 0.0,
 ) -> dict[str, NDArray[np.float64]]:
     """The official numbers as shares in 0..1, and what they are made of.
 
@@ -96,6 +99,7 @@ def metrics(
         columns: of a tally.
         counts: sums of its counts, `[..., columns]`.
         parser: `official`.
+        nothing: the number where there is nothing to divide by.
 
     Returns:
         `CHAIRs`, `CHAIRi`, `Recall`, `Len` (mean tokens of a caption) and the counts, `[...]` each.
@@ -103,10 +107,10 @@ def metrics(
     _check(parser)
     cell = {name: np.asarray(counts[..., place], np.float64) for place, name in enumerate(columns)}
     return {
-        "CHAIRs": share(cell["hallucinated_captions"], cell["captions"]),
-        "CHAIRi": share(cell["hallucinated"], cell["mentions"]),
-        "Recall": share(cell["recalled"], cell["gt_objects"]),
-        "Len": share(cell["tokens"], cell["captions"]),
+        "CHAIRs": share(cell["hallucinated_captions"], cell["captions"], nothing),
+        "CHAIRi": share(cell["hallucinated"], cell["mentions"], nothing),
+        "Recall": share(cell["recalled"], cell["gt_objects"], nothing),
+        "Len": share(cell["tokens"], cell["captions"], nothing),
         **{name: cell[name] for name in ("captions", *COUNTS)},
     }
 

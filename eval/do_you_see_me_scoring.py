@@ -111,7 +111,10 @@ def tally(items: Sequence[Item], answers: Sequence[Text], parser: str = OFFICIAL
 
 
 def metrics(
-    columns: tuple[str, ...], counts: NDArray[Any], parser: str = OFFICIAL
+    columns: tuple[str, ...],
+    counts: NDArray[Any],
+    parser: str = OFFICIAL,
+    nothing: float = 0.0,
 ) -> dict[str, NDArray[np.float64]]:
     """Accuracy over all dimensions and of each.
 
@@ -119,6 +122,7 @@ def metrics(
         columns: of a `tally`.
         counts: sums of its counts, `[..., columns]`.
         parser: what the answers were read with; all are scored alike.
+        nothing: the number where there is nothing to divide by.
 
     Returns:
         `accuracy`, the mean over the dimensions; `pooled/accuracy`, over all questions; the
@@ -132,10 +136,12 @@ def metrics(
     )
     if not splits:
         return {}
-    own = {split: share(right[split], asked[split]) for split in splits}
+    own = {split: share(right[split], asked[split], nothing) for split in splits}
     return {
         "accuracy": np.asarray(sum(own.values()) / len(splits), np.float64),
-        "pooled/accuracy": share(np.asarray(sum(right.values())), np.asarray(sum(asked.values()))),
+        "pooled/accuracy": share(
+            np.asarray(sum(right.values())), np.asarray(sum(asked.values())), nothing
+        ),
         **{f"{split}/accuracy": value for split, value in own.items()},
     }
 

@@ -98,7 +98,10 @@ def tally(items: Sequence[Item], answers: Sequence[Text], parser: str = OFFICIAL
 
 
 def metrics(
-    columns: tuple[str, ...], counts: NDArray[Any], parser: str = OFFICIAL
+    columns: tuple[str, ...],
+    counts: NDArray[Any],
+    parser: str = OFFICIAL,
+    nothing: float = 0.0,
 ) -> dict[str, NDArray[np.float64]]:
     """The numbers of all questions, and the percentages of each category.
 
@@ -106,6 +109,7 @@ def metrics(
         columns: of a `tally`.
         counts: sums of its counts, `[..., columns]`.
         parser: what the answers were read with; all are scored alike.
+        nothing: the number where there is nothing to divide by.
 
     Returns:
         `aAcc`, `qAcc`, `fAcc`, `easy` and `hard` in percent, also as `VD/aAcc` and so on; the
@@ -124,13 +128,13 @@ def metrics(
     named = {
         f"{split}/{name}": value
         for split, own in cells.items()
-        for name, value in _percentages(own).items()
+        for name, value in _percentages(own, nothing).items()
     }
     totals = {"q": "q", "pairs": "pairs", "figs": "figs", "easy": "easy_q", "hard": "hard_q"}
     return {
-        **_percentages(every),
-        "yes_diff": share(every["yes"] - every["yes_label"], every["q"]),
-        "fp": share(every["wrong_no_label"], every["wrong"]),
+        **_percentages(every, nothing),
+        "yes_diff": share(every["yes"] - every["yes_label"], every["q"], nothing),
+        "fp": share(every["wrong_no_label"], every["wrong"], nothing),
         **named,
         **{f"total/{name}": every[cell] for name, cell in totals.items()},
         "total/wrong": every["wrong"],
@@ -205,9 +209,13 @@ def _facts(item: Item, good: bool) -> Iterator[str]:
         yield "yes"
 
 
-def _percentages(cells: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+def _percentages(
+    cells: Mapping[str, NDArray[np.float64]], nothing: float
+) -> dict[str, NDArray[np.float64]]:
     """Shares of what is all right, in percent."""
-    return {name: 100 * share(cells[f"{of}_right"], cells[of]) for name, of in _SHARES.items()}
+    return {
+        name: 100 * share(cells[f"{of}_right"], cells[of], nothing) for name, of in _SHARES.items()
+    }
 
 
 def _float(values: Any) -> NDArray[np.float64]:

@@ -44,6 +44,16 @@ class Joined:
     surplus: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def answered(self) -> tuple[list[Item], list[str]]:
+        """Lines without failed calls, and their answers."""
+        pairs = [
+            (item, text)
+            for item, text in zip(self.items, self.texts, strict=True)
+            if text is not None
+        ]
+        return [item for item, _ in pairs], [text for _, text in pairs]
+
 
 def join(benchmark: Benchmark, file: AnswerFile, allow_partial: bool = False) -> Joined:
     """Join the answers of a file to the lines of a benchmark.

@@ -4,14 +4,16 @@ In: lines with a label, two for each image of a task, one yes and one no, and ra
 counts for each image, and from counts, for each task, `acc` (percent of right answers), `acc_plus`
 (percent of pairs with both right) and their sum `score`, 0..200; always yes and always no give 50.
 Perception and cognition are sums over the tasks that were asked, at most 2000 and 800. How many
-were asked differs between runs, so the headline is `score_mean`, the mean over the tasks.
+were asked differs between runs, so the headline is `score_mean`, the mean over the tasks. A task
+none of whose pairs was answered has no score, and a sum that it belongs to is not given
+(`partial_sums`).
 
 Lines are paired by task and image, never by position; a pair that is not complete is not scored,
 and `incomplete` names it. An answer that a parser cannot read is wrong.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,19 +51,21 @@ def tally(items: Sequence[Item], answers: Sequence[Text], parser: str = OFFICIAL
         parser: how answers are read.
 
     Returns:
-        For each task `right`, `both` and `pairs`, of complete pairs; `said/yes`, `said/no`,
-        `said/unparsed` and `said/empty` of all answers.
+        For each task with a complete pair `right`, `both` and `pairs`, of complete pairs; a task
+        without any has no column and so no score. `said/yes`, `said/no`, `said/unparsed` and
+        `said/empty` of all answers.
 
     Raises:
         ValueError: different numbers of lines and answers, or a label that is neither yes nor no.
     """
     check(items, answers)
-    tasks = sorted(dict.fromkeys(item.split for item in items), key=_task_order)
+    whole = _pairs(items, answers)[0]
+    tasks = sorted(dict.fromkeys(pair[0][0].split for pair in whole), key=_task_order)
     counts = Counts(items, [f"{task}/{count}" for task in tasks for count in _COUNTED])
     for item, answer in zip(items, answers, strict=True):
         if answer is not None:
             counts.add(item, f"said/{_parse(item, answer, parser)}")
-    for pair in _pairs(items, answers)[0]:
+    for pair in whole:
         right = [_right(item, answer, parser) for item, answer in pair]
         item = pair[0][0]
         for name, count in zip(_COUNTED, (sum(right), all(right), 1), strict=True):
@@ -70,7 +74,10 @@ def tally(items: Sequence[Item], answers: Sequence[Text], parser: str = OFFICIAL
 
 
 def metrics(
-    columns: tuple[str, ...], counts: NDArray[Any], parser: str = OFFICIAL
+    columns: tuple[str, ...],
+    counts: NDArray[Any],
+    parser: str = OFFICIAL,
+    nothing: float = 0.0,
 ) -> dict[str, NDArray[np.float64]]:
     """The numbers of each task and their sums.
 
@@ -78,10 +85,11 @@ def metrics(
         columns: of a `tally`.
         counts: sums of its counts, `[..., columns]`.
         parser: what the answers were read with; all are scored alike.
+        nothing: the number where there is nothing to divide by.
 
     Returns:
         `existence/score`, `existence/acc`, `existence/acc_plus` and so on, `score_mean`,
-        `perception` and `cognition` if a task of theirs was asked, and `hallucination` if its four
+        `perception` and `cognition` if a task of theirs was scored, and `hallucination` if its four
         tasks were, `[...]` each.
     """
     tasks = [name.removesuffix("/pairs") for name in columns if name.endswith("/pairs")]
@@ -89,7 +97,8 @@ def metrics(
     named: dict[str, NDArray[np.float64]] = {}
     scores: dict[str, NDArray[np.float64]] = {}
     for task in tasks:
-        found = numbers_of(*(counts[..., place[f"{task}/{name}"]] for name in _COUNTED))
+        right, both, pairs = (counts[..., place[f"{task}/{name}"]] for name in _COUNTED)
+        found = numbers_of(right, both, pairs, nothing)
         scores[task] = found["score"]
         named |= {f"{task}/{name}": value for name, value in found.items()}
     if not tasks:
@@ -121,11 +130,30 @@ def layout(numbers: Mapping[str, float]) -> dict[str, Any]:
     return {**sums, "tasks": scores, "details": details}
 
 
-def numbers_of(right: Any, both: Any, pairs: Any) -> dict[str, NDArray[np.float64]]:
+def numbers_of(
+    right: Any, both: Any, pairs: Any, nothing: float = 0.0
+) -> dict[str, NDArray[np.float64]]:
     """Score, accuracy and accuracy+ of one task, in percent, from its counts, `[...]` each."""
     right, both, pairs = (np.asarray(each, np.float64) for each in (right, both, pairs))
-    acc, acc_plus = 100 * share(right, 2 * pairs), 100 * share(both, pairs)
+    acc, acc_plus = 100 * share(right, 2 * pairs, nothing), 100 * share(both, pairs, nothing)
     return {"score": acc + acc_plus, "acc": acc, "acc_plus": acc_plus}
+
+
+def partial_sums(asked: Iterable[str], scored: Collection[str]) -> dict[str, list[str]]:
+    """Which sums lack a task that was asked, and would be too low without a sign of it.
+
+    Args:
+        asked: all tasks of the benchmark.
+        scored: tasks with a score.
+
+    Returns:
+        For each group, such as `perception`, its tasks that were asked and have no score.
+    """
+    missing = [task for task in dict.fromkeys(asked) if task not in scored]
+    sums = {
+        group: [task for task in missing if task in members] for group, members in _GROUPS.items()
+    }
+    return {group: tasks for group, tasks in sums.items() if tasks}
 
 
 def incomplete(items: Sequence[Item], texts: Sequence[Text]) -> list[str]:

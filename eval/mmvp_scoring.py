@@ -105,7 +105,10 @@ def tally(items: Sequence[Item], answers: Sequence[Text], parser: str = OFFICIAL
 
 
 def metrics(
-    columns: tuple[str, ...], counts: NDArray[Any], parser: str = OFFICIAL
+    columns: tuple[str, ...],
+    counts: NDArray[Any],
+    parser: str = OFFICIAL,
+    nothing: float = 0.0,
 ) -> dict[str, NDArray[np.float64]]:
     """The two shares.
 
@@ -113,15 +116,16 @@ def metrics(
         columns: of a `tally`.
         counts: sums of its counts, `[..., columns]`.
         parser: what the answers were read with; all are scored alike.
+        nothing: the number where there is nothing to divide by.
 
     Returns:
         `pair_accuracy`, `accuracy`, and `a_ratio`, the share of answers that say A; `[...]` each.
     """
     cell = {name: np.asarray(counts[..., place], np.float64) for place, name in enumerate(columns)}
     return {
-        "pair_accuracy": share(cell["both"], cell["pairs"]),
-        "accuracy": share(cell["right"], cell["asked"]),
-        "a_ratio": share(cell["said/a"], cell["asked"]),
+        "pair_accuracy": share(cell["both"], cell["pairs"], nothing),
+        "accuracy": share(cell["right"], cell["asked"], nothing),
+        "a_ratio": share(cell["said/a"], cell["asked"], nothing),
     }
 
 

@@ -73,7 +73,10 @@ def tally(items: Sequence[Item], answers: Sequence[Text], parser: str = OFFICIAL
 
 
 def metrics(
-    columns: tuple[str, ...], counts: NDArray[Any], parser: str = OFFICIAL
+    columns: tuple[str, ...],
+    counts: NDArray[Any],
+    parser: str = OFFICIAL,
+    nothing: float = 0.0,
 ) -> dict[str, NDArray[np.float64]]:
     """The numbers of each split and of all together.
 
@@ -81,6 +84,7 @@ def metrics(
         columns: of a `tally`.
         counts: sums of its counts, `[..., columns]`.
         parser: what the answers were read with.
+        nothing: the number where there is nothing to divide by.
 
     Returns:
         `random/TP`, `random/f1` and so on for each split, `[...]` each. For all splits `f1` and its
@@ -98,13 +102,14 @@ def metrics(
         }
         for split in splits
     }
-    found = {split: numbers_of(cells[split], parser) for split in splits}
+    found = {split: numbers_of(cells[split], parser, nothing) for split in splits}
     named = {f"{split}/{name}": each[name] for split, each in found.items() for name in each}
     if len(splits) == 1:
         return {**found[splits[0]], **named}
     means = {name: np.mean([found[split][name] for split in splits], axis=0) for name in NUMBERS}
     pooled = {cell: sum(cells[split][cell] for split in splits) for cell in cells[splits[0]]}
-    together = {f"{POOLED}/{name}": value for name, value in numbers_of(pooled, parser).items()}
+    every = numbers_of(pooled, parser, nothing)
+    together = {f"{POOLED}/{name}": value for name, value in every.items()}
     return {**means, **named, **together}
 
 
@@ -143,12 +148,16 @@ def _right(item: Item, answer: str, parser: str) -> bool:
     return _parse(item, answer, parser) == item.label
 
 
-def numbers_of(cells: Mapping[str, Any], parser: str) -> dict[str, NDArray[np.float64]]:
+def numbers_of(
+    cells: Mapping[str, Any], parser: str, nothing: float = 0.0
+) -> dict[str, NDArray[np.float64]]:
     """Counts and shares of one split, with answers that were not read where the rule puts them.
 
     Args:
         cells: `tp`, `fp`, `tn`, `fn`; `lost_yes` and `lost_no` are 0 if not given.
         parser: what the answers were read with.
+        nothing: the number where there is nothing to divide by. F1 needs no answer that says yes:
+            it is 0 where a yes was missed.
 
     Returns:
         `TP`, `FP`, `TN`, `FN` as precision and recall see them, and the five shares.
@@ -163,12 +172,13 @@ def numbers_of(cells: Mapping[str, Any], parser: str) -> dict[str, NDArray[np.fl
     if parser == "first-word":
         fp = fp + lost_no
     precision, recall = share(tp, tp + fp), share(tp, tp + fn)
+    f1 = share(2 * precision * recall, precision + recall)
     shares = {
-        "accuracy": share(tp + tn, count),
-        "precision": precision,
-        "recall": recall,
-        "f1": share(2 * precision * recall, precision + recall),
-        "yes_ratio": share(said_yes, count),
+        "accuracy": share(tp + tn, count, nothing),
+        "precision": share(tp, tp + fp, nothing),
+        "recall": share(tp, tp + fn, nothing),
+        "f1": np.where(tp + fp + fn == 0, nothing, f1),
+        "yes_ratio": share(said_yes, count, nothing),
     }
     return {**dict(zip(COUNTS, (tp, fp, tn, fn), strict=True)), **shares}
 

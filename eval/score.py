@@ -173,7 +173,7 @@ def _numbers(parts: Parts, joined: Joined, parser: str) -> dict[str, Any]:
     layouts: dict[str, dict[str, Any]] = {}
     for key, (scoring, part) in parts.items():
         own = parser if parser in scoring.parsers else OFFICIAL
-        tally = scoring.tally(part.items, part.texts, own)
+        tally = scoring.tally(*part.answered, own)
         counts.update(_says(scoring, part, tally, own))
         values = {
             name: float(value)

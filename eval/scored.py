@@ -11,9 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from lvlm_prune.eval.benchmark import OFFICIAL, Benchmark, Item, Scoring, Tally, Text
 from lvlm_prune.eval.bootstrap import Number, draw_weights, numbers_of
 from lvlm_prune.eval.chair_scoring import notes as caption_notes
+from lvlm_prune.eval.mme_scoring import partial_sums
 from lvlm_prune.eval.row import Row
 
 SAYS = ("yes", "no", "unparsed", "empty", "error")
@@ -133,10 +136,16 @@ def _block(scoring: Scoring, items: Sequence[Item], texts: Mapping[str, Text], s
     tallies = {parser: scoring.tally(answered, said, parser) for parser in scoring.parsers}
     units = len(tallies[OFFICIAL].units)
     weights = draw_weights(units, seed)
+    lacking = _lacking(scoring, items, tallies[OFFICIAL])
     parsers = {
-        parser: numbers_of(scoring.metrics, tally, parser, weights) if answered else {}
+        parser: {
+            name: number
+            for name, number in numbers_of(scoring.metrics, tally, parser, weights).items()
+            if name not in lacking
+        }
         for parser, tally in tallies.items()
-    }
+        if answered
+    } or {parser: {} for parser in tallies}
     official = {name: number.value for name, number in parsers[OFFICIAL].items()}
     says = what_they_say(scoring, answered, said, tallies[OFFICIAL])
     says["error"] = sum(item.id in texts and texts[item.id] is None for item in items)
@@ -154,7 +163,9 @@ def _block(scoring: Scoring, items: Sequence[Item], texts: Mapping[str, Text], s
         notes=(
             *_left_out(len(items), says["error"], missing),
             *_one_word(says, len(answered)),
+            *_undefined(scoring, tallies[OFFICIAL], official),
             *_incomplete(scoring, items, texts),
+            *partial_notes(lacking),
             *_mean_note(scoring, answered, official),
             *(caption_notes(official) if scoring.name == "chair" and official else ()),
         ),
@@ -191,14 +202,43 @@ def _left_out(total: int, failed: int, missing: int) -> list[str]:
 
 
 def _one_word(says: Mapping[str, int], answered: int) -> list[str]:
-    """A run that says the same to everything has numbers that mean nothing."""
-    if answered and says["no"] == answered:
-        return [
-            "Every answer says no: precision, recall and F1 of the class yes are 0, not undefined."
-        ]
-    if answered and says["yes"] == answered:
-        return ["Every answer says yes: accuracy is the share of lines whose label is yes."]
-    return []
+    """A run that says the same to everything has numbers that mean nothing, under every rule."""
+    return [
+        f"Every answer says {word}: the numbers are those of a constant answer, and tell how the "
+        "labels are distributed, not what was seen."
+        for word in ("yes", "no")
+        if answered and says[word] == answered
+    ]
+
+
+def _undefined(scoring: Scoring, tally: Tally, numbers: Mapping[str, float]) -> list[str]:
+    """Which numbers are 0 because there was nothing to divide by; captions have their own note."""
+    if scoring.right is None or not numbers:
+        return []
+    found = scoring.metrics(tally.columns, tally.total, OFFICIAL, np.nan)
+    empty = [name for name, value in found.items() if "/" not in name and np.isnan(value)]
+    are = "are" if len(empty) > 1 else "is"
+    return [f"{', '.join(empty)} {are} 0 for want of anything to divide by."] if empty else []
+
+
+def _lacking(scoring: Scoring, items: Sequence[Item], tally: Tally) -> dict[str, list[str]]:
+    """MME's sums that lack a task which was asked, and these tasks."""
+    if scoring.name != "mme":
+        return {}
+    tasks = {name.removesuffix("/pairs") for name in tally.columns if name.endswith("/pairs")}
+    return partial_sums((item.split for item in items), tasks)
+
+
+def partial_notes(lacking: Mapping[str, Sequence[str]]) -> list[str]:
+    """Sentences on MME's sums that are not given, from `mme_scoring.partial_sums`."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for group, tasks in lacking.items():
+        groups.setdefault(tuple(tasks), []).append(group)
+    return [
+        f"no {' and no '.join(sums)} sum: {', '.join(tasks)} {'has' if len(tasks) == 1 else 'have'}"
+        " no complete pair of answers, and so no score."
+        for tasks, sums in groups.items()
+    ]
 
 
 def _incomplete(scoring: Scoring, items: Sequence[Item], texts: Mapping[str, Text]) -> list[str]:

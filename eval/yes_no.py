@@ -61,6 +61,9 @@ def check(items: Sequence[Item], answers: Sequence[Text]) -> None:
             raise ValueError(f"label of {item.id} is {item.label!r}; allowed: yes, no")
 
 
-def share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A quotient, 0 where there is nothing to divide by."""
-    return np.divide(part, whole, out=np.zeros(np.shape(part)), where=np.asarray(whole) != 0)
+def share(
+    part: NDArray[np.float64], whole: NDArray[np.float64], nothing: float = 0.0
+) -> NDArray[np.float64]:
+    """A quotient, `nothing` where there is nothing to divide by."""
+    default = np.full(np.shape(part), nothing)
+    return np.divide(part, whole, out=default, where=np.asarray(whole) != 0)

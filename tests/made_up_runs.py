@@ -37,14 +37,14 @@ def tally(items, texts, parser):
     return Tally(columns, units, counts)
 
 
-def metrics(columns, counts, parser):
+def metrics(columns, counts, parser, nothing=0.0):
     place = {name: i for i, name in enumerate(columns)}
     splits = list(dict.fromkeys(name.split("/")[0] for name in columns))
     found = {}
     for split in splits:
         tp, fp, fn, n = (counts[..., place[f"{split}/{c}"]] for c in ("tp", "fp", "fn", "n"))
         whole = 2 * tp + fp + fn
-        found[f"{split}/f1"] = np.where(whole > 0, 2 * tp / np.maximum(whole, 1), 0.0)
+        found[f"{split}/f1"] = np.where(whole > 0, 2 * tp / np.maximum(whole, 1), nothing)
         found[f"{split}/n"] = np.asarray(n, np.float64)
     found["f1"] = np.mean([found[f"{split}/f1"] for split in splits], axis=0)
     found["n"] = np.sum([found[f"{split}/n"] for split in splits], axis=0)
@@ -65,7 +65,7 @@ def words(items, texts, parser):
     return Tally(columns, units, np.asarray(rows, np.int64).reshape(-1, 5))
 
 
-def ghost_rate(columns, counts, parser):
+def ghost_rate(columns, counts, parser, nothing=0.0):
     words, ghosts, captions, haunted, found = (counts[..., i] for i in range(5))
     return {
         "ghosts_i": ghosts / np.maximum(words, 1),

@@ -8,7 +8,13 @@ import pytest
 from lvlm_prune.eval import parsers
 from lvlm_prune.eval.benchmark import Item
 from lvlm_prune.eval.mme import SCORING, incomplete, parse, score
-from lvlm_prune.eval.mme_scoring import COGNITION, HALLUCINATION, PERCEPTION, TASKS
+from lvlm_prune.eval.mme_scoring import (
+    COGNITION,
+    HALLUCINATION,
+    PERCEPTION,
+    TASKS,
+    partial_sums,
+)
 
 IMAGES = ("a.jpg", "b.jpg", "c.jpg")
 SAYINGS = ("Yes", "No", "  Yes", "**No**", "Answer: Yes", "", "Yes, no doubt", "n", "Not there")
@@ -128,8 +134,37 @@ def test_pairs_that_lack_something_are_not_scored_but_named():
     assert numbers(items, holes) == numbers(items[1:], answers[1:]) == pytest.approx(whole)
     tally = SCORING.tally(items, holes, "official")
     assert tally.total[-4:].sum() == len(items) - 1  # its partner is counted as an answer
-    nothing = numbers(items, [None] * len(items))
-    assert set(nothing.values()) == {0.0}
+    assert numbers(items, [None] * len(items)) == {}
+
+
+@pytest.mark.parametrize("lost", [None, "missing"])
+def test_a_task_without_a_complete_pair_has_no_score(lost):
+    """A 0 would lower the mean and the sums, which are those of the tasks that have pairs."""
+    items, answers = pairs(*HALLUCINATION, images=3)
+    gone = [item.split == "count" and item.label == "no" for item in items]
+    rest = [item.split != "count" for item in items]
+    if lost is None:
+        asked, said = items, [None if away else a for a, away in zip(answers, gone, strict=True)]
+    else:
+        asked, said = ([x for x, away in zip(xs, gone, strict=True) if not away]
+                       for xs in (items, answers))  # fmt: skip
+    others = ([x for x, there in zip(xs, rest, strict=True) if there] for xs in (items, answers))
+    found = numbers(asked, said)
+    assert found == numbers(*others)
+    assert not any(name.startswith("count/") for name in found)
+    assert "hallucination" not in found
+    assert list(SCORING.layout(found)["tasks"]) == ["existence", "position", "color"]
+
+
+def test_sums_that_lack_a_task_which_was_asked():
+    assert partial_sums(TASKS, TASKS) == {}
+    assert partial_sums(("existence", "OCR"), ("existence", "OCR")) == {}
+    lacking = partial_sums(TASKS, set(TASKS) - {"count", "code_reasoning"})
+    assert lacking == {
+        "perception": ["count"],
+        "hallucination": ["count"],
+        "cognition": ["code_reasoning"],
+    }
 
 
 def test_an_image_of_coco_is_named_with_its_task():

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from made_up_runs import SPLITS, YES_NO, benchmark, rows_of
 
+from lvlm_prune.eval.amber_discriminative import DISCRIMINATIVE
+from lvlm_prune.eval.benchmark import Item
 from lvlm_prune.eval.bootstrap import DRAWS, draw_weights, numbers_of, plain_counts
+from lvlm_prune.eval.mme_scoring import HALLUCINATION
+from lvlm_prune.eval.mme_scoring import SCORING as MME
+from lvlm_prune.eval.pope_scoring import SCORING as POPE
+from lvlm_prune.eval.row import Row
 from lvlm_prune.eval.scored import scored
 
 BENCH = benchmark()
@@ -164,3 +170,65 @@ def test_unknown_and_repeated_lines_are_refused():
         scored(BENCH, [replace(rows[0], items=("nowhere",))])
     with pytest.raises(ValueError, match="is answered by the rows"):
         scored(BENCH, [*rows, replace(rows[0], id="again")])
+
+
+def of_mme(lost):
+    """MME's hallucination tasks with right answers, but for some of the lines."""
+    items = [
+        Item(f"mme/{task}/{n}/{label}", f"{task}/{n}.jpg", "?", label, "mme", task)
+        for task in HALLUCINATION
+        for n in range(3)
+        for label in ("yes", "no")
+    ]
+    bench = replace(BENCH, items=tuple(items), scorings={"mme": MME}, longest={"mme": 4})
+    return scored(bench, [
+        Row(item.id, (item.id,), item.image, "?", "?",
+            None if item.id in lost else item.label.capitalize(), 1, 1)
+        for item in items
+        if lost.get(item.id) != "missing"
+    ]).blocks["mme"]  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["failed", "missing"])
+@pytest.mark.parametrize("labels", [("no",), ("yes", "no")])
+def test_a_task_of_mme_without_pairs_is_absent(way, labels):
+    lost = {f"mme/count/{n}/{label}": way for n in range(3) for label in labels}
+    block = of_mme(lost)
+    assert (block.official["score_mean"], block.official["tasks"]) == (
+        200,
+        {"existence": 200, "position": 200, "color": 200},
+    )
+    for numbers in block.parsers.values():
+        assert not {"perception", "hallucination", "count/score"} & set(numbers)
+    assert "no perception and no hallucination sum: count has no complete pair" in " ".join(
+        block.notes
+    )
+    whole = of_mme({})
+    assert (whole.official["perception"], whole.official["hallucination"]) == (800, 800)
+    assert not any("sum" in note for note in whole.notes)
+
+
+def test_nothing_but_broken_pairs_is_no_number():
+    lost = {f"mme/{task}/{n}/no": "failed" for task in HALLUCINATION for n in range(3)}
+    block = of_mme(lost)
+    assert block.answered == 12
+    assert all(numbers == {} for numbers in block.parsers.values())
+    assert block.official == {}
+
+
+@pytest.mark.parametrize("scoring", [DISCRIMINATIVE, MME, POPE], ids=lambda each: each.name)
+@pytest.mark.parametrize("word", ["Yes", "No"])
+def test_notes_on_one_word_hold_under_every_rule(scoring, word):
+    """AMBER's precision is that of no, so a note on the precision of yes would be wrong there."""
+    items = tuple(
+        Item(f"{n}/{label}", f"{n}.jpg", "?", label, "one", "existence")
+        for n in range(4)
+        for label in ("yes", "no")
+    )
+    bench = replace(BENCH, items=items, scorings={"one": scoring}, longest={"one": 4})
+    rows = [Row(item.id, (item.id,), item.image, "?", "?", word, 1, 1) for item in items]
+    notes = " ".join(scored(bench, rows).blocks["one"].notes)
+    assert f"Every answer says {word.lower()}: the numbers are those of a constant answer" in notes
+    empty = {("pope", "No"): "precision", ("amber", "Yes"): "Precision"}.get((scoring.name, word))
+    assert ("for want of anything to divide by" in notes) == (empty is not None)
+    assert empty is None or f"{empty} is 0 for want" in notes
