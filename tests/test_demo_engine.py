@@ -1,5 +1,7 @@
 """The demo's engine: its answers are the model's own, made once, and leave the model as it was."""
 
+import gc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -201,6 +203,16 @@ def test_a_comparison_that_is_cancelled_stops(engine, passes):
     with pytest.raises(CancelledError):
         next(steps)
     assert not passes
+
+
+def test_remembered_results_hold_no_image(engine):
+    asked = asking()
+    image = weakref.ref(asked.image)
+    engine.ask(asked, Settings("cls", 9))
+    assert len(engine.cache) == 3
+    del asked
+    gc.collect()
+    assert image() is None
 
 
 class Held:

@@ -77,12 +77,12 @@ class Engine:
 
     def full(self, asking: Asking, job: Job) -> Answered:
         """The answer of the unpruned model, and the ViT sinks of the image; see `ask`."""
-        return self._remembered((asking, None), lambda: self._full(asking, job), job)
+        return self._remembered((asking.key, None), lambda: self._full(asking, job), job)
 
     def pruned(self, asking: Asking, settings: Settings, job: Job) -> Answered:
         """The answer of the pruned model; see `ask`."""
         return self._remembered(
-            (asking, settings), lambda: self._pruned(asking, settings, job), job
+            (asking.key, settings), lambda: self._pruned(asking, settings, job), job
         )
 
     def measured(self, asking: Asking, settings: Settings, job: Job) -> Measured:
@@ -92,7 +92,7 @@ class Engine:
             stages = [self._stage(UNPRUNED), self._stage(settings.config())]
             return measure(self.model, stages, self._inputs(asking), job)
 
-        return self._remembered((asking, settings, "measured"), make, job)
+        return self._remembered((asking.key, settings, "measured"), make, job)
 
     def refused_methods(self) -> frozenset[str]:
         """Names of the methods that this model cannot run."""

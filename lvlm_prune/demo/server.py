@@ -11,7 +11,7 @@ from typing import Any
 
 from lvlm_prune.images import MAX_BYTES
 
-LOOPBACK = "127.0.0.1"
+SESSIONS = 256  # pages whose slider range is remembered; older ones start from the first image's
 STYLE = Path(__file__).with_name("page.css")
 
 
@@ -93,6 +93,9 @@ def launch(page: Any, host: str, port: int | None, share: bool, wait: bool = Tru
         # Messages of the server's checks are sentences, too, and hold nothing but what was sent.
         show_error=True,
         footer_links=["api"],
+        run_history=False,
+        max_threads=2 * USERS,
+        state_session_capacity=SESSIONS,
         ssr_mode=False,
         mcp_server=False,
         pwa=False,

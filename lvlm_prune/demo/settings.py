@@ -4,7 +4,7 @@ In: values of the page's controls, or of a client. Out: two frozen values, `Aski
 that serve as keys of the results. Every mistake is a ValueError in one sentence. It knows no model.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from PIL import Image
 
@@ -15,9 +15,9 @@ NO_REWEIGHTING = "none"
 UNPRUNED = PruneConfig(method="identity", keep=1.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Asking:
-    """A question about an image.
+    """A question about an image; `key` says the same without holding the image.
 
     Args:
         image: RGB, decoded.
@@ -25,7 +25,7 @@ class Asking:
         question: not empty.
     """
 
-    image: Image.Image = field(compare=False)
+    image: Image.Image
     digest: str
     question: str
 
@@ -38,6 +38,11 @@ class Asking:
                 f"{LONGEST_QUESTION}; ask a shorter one."
             )
         object.__setattr__(self, "question", " ".join(self.question.split()))
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What a result is remembered by."""
+        return self.digest, self.question
 
 
 @dataclass(frozen=True)
