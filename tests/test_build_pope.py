@@ -200,10 +200,30 @@ def test_annotations_in_all_formats(tmp_path, form):
     assert read_annotations(path) == {image: frozenset(v) for image, v in scenes().items()}
 
 
+def test_one_object_has_one_name(tmp_path):
+    path = tmp_path / "shelf.json"
+    spelled = {
+        "a.jpg": ["Dog", "dog ", " DOG", "traffic  light", "TV"],
+        "b.jpg": ["Dog", "Traffic light", "tv", "Elk"],
+        "c.jpg": ["dog", "traffic\tlight", "TV", "elk"],
+    }
+    alike = {
+        "a.jpg": {"dog", "traffic light", "TV"},
+        "b.jpg": {"dog", "traffic light", "TV", "elk"},
+        "c.jpg": {"dog", "traffic light", "TV", "elk"},
+    }
+    for turned in (spelled, dict(reversed(spelled.items()))):
+        path.write_text(lines(turned), encoding="utf-8")
+        assert read_annotations(path) == alike
+    path.write_text(lines({"a.jpg": ["Stra\u00dfe"], "b.jpg": ["STRASSE"]}), encoding="utf-8")
+    assert len(set(read_annotations(path).values())) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "no records"),
+        (lines({"a.jpg": ["dog\nYes"]}), "the object 'dog.+Yes'; a name stands on one line"),
         ('{"image": "a.jpg"}', "image needs|needs a list of names"),
         ('{"image": "a.jpg", "objects": "dog"}', "line 1 needs a list of names"),
         ('{"image": "a.jpg", "objects": ["dog", 5]}', "line 1 needs a list of names"),
@@ -238,13 +258,36 @@ def test_the_command_writes_files_that_the_loader_reads(tmp_path):
     assert command(str(annotations), *settings).exit_code == 0
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert set(before) == {f"shelf_pope_{split}.json" for split in SPLITS}
-    assert command(str(annotations), *settings).exit_code == 0
+    again = command(str(annotations), *settings)
+    assert isinstance(again.exception, FileExistsError)
+    assert "shelf_pope_random.json" in str(again.exception)
+    assert "--overwrite" in str(again.exception)
+    assert command(str(annotations), *settings, "--overwrite").exit_code == 0
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     benchmark, built = load(out, images=images), build(scenes(), 4)
     assert [item.question for item in benchmark.items] == [
         record["text"] for split in SPLITS for record in built[split]
     ]
     assert all(path.is_file() for path in benchmark.files.values())
+
+
+def test_files_that_are_there_stay_as_they_are(tmp_path):
+    annotations, out = tmp_path / "shelf.jsonl", tmp_path / "out"
+    annotations.write_text(lines(scenes()), encoding="utf-8")
+    out.mkdir()
+    (out / "shelf_pope_adversarial.json").write_text("mine")
+    found = command(str(annotations), "--out", str(out))
+    assert "adversarial" in str(found.exception)
+    assert [path.read_text() for path in out.iterdir()] == ["mine"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    annotations, out = tmp_path / "shelf.jsonl", tmp_path / "out"
+    annotations.write_text(lines(scenes()), encoding="utf-8")
+    out.write_text("a file")
+    found = command(str(annotations), "--out", str(out))
+    assert isinstance(found.exception, OSError)
+    assert str(found.exception).startswith(f"--out {out} cannot be written")
 
 
 def test_images_that_are_not_there_are_named(tmp_path):
