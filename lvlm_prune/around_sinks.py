@@ -25,12 +25,14 @@ class Rows:
         features: `[K, D]`.
         scores: `[n]` float32 of all rows, or None.
         sizes: `[K]` float32, tokens that each row stands for; None for one each.
+        groups: `[n]` int64, see `Selection.groups`, or None.
     """
 
     kept: Tensor
     features: Tensor
     scores: Tensor | None
     sizes: Tensor | None = None
+    groups: Tensor | None = None
 
     @property
     def stand_for(self) -> Tensor:
@@ -58,7 +60,8 @@ class Rows:
         scores = self.scores
         if scores is not None:
             scores = scores.new_zeros(n).scatter(0, index, scores)
-        return Rows(index[self.kept], self.features, scores, self.sizes)
+        groups = moved_groups(self.groups, index, n)
+        return Rows(index[self.kept], self.features, scores, self.sizes, groups)
 
     @classmethod
     def together(cls, parts: Sequence["Rows"]) -> "Rows":
@@ -70,7 +73,26 @@ class Rows:
         ranked = [part.scores for part in parts if part.scores is not None]
         scores = torch.stack(ranked).sum(dim=0) if ranked else None
         sizes = torch.cat([part.stand_for for part in parts])[order]
-        return cls(kept, features, scores, sizes)
+        merged = [part.groups for part in parts if part.groups is not None]
+        groups = torch.stack(merged).amax(dim=0) if merged else None
+        return cls(kept, features, scores, sizes, groups)
+
+
+def moved_groups(groups: Tensor | None, index: Tensor, n: int) -> Tensor | None:
+    """Groups of some rows, as groups of all of them.
+
+    Args:
+        groups: `[m]` int64, see `Selection.groups`, or None.
+        index: places of the m rows among all, `[m]`.
+        n: all rows.
+
+    Returns:
+        `[n]` int64 with -1 for other rows, or None.
+    """
+    if groups is None:
+        return None
+    target = index[groups.clamp(min=0)].where(groups >= 0, groups)
+    return target.new_full((n,), -1).scatter(0, index, target)
 
 
 def rows_around_sinks(
@@ -128,7 +150,7 @@ def _around(
     elif len(held) > keep:
         held = held[top_rows(signals.norms[:, held], keep)[0]] if keep else held[:0]
     wanted = 0 if policy == "only" else min(keep - len(held), len(free))
-    kept, features, scores = held, signals.features[0, held], None
+    kept, features, scores, groups = held, signals.features[0, held], None, None
     sizes = torch.ones_like(held, dtype=torch.float32)
     if wanted:
         subset = signals.tokens(free)
@@ -137,7 +159,8 @@ def _around(
         kept = torch.cat([held, free[rows.kept]])
         features = torch.cat([features, rows.features])
         sizes = torch.cat([sizes, rows.stand_for])
+        groups = moved_groups(rows.groups, free, n)
         if rows.scores is not None:
             scores = rows.scores.new_zeros(n).scatter(0, free, rows.scores)
     kept, order = kept.sort()
-    return Rows(kept, features[order], scores, sizes[order])
+    return Rows(kept, features[order], scores, sizes[order], groups)

@@ -33,6 +33,21 @@ def other_rows(kept: Tensor, n: int) -> Tensor:
     return free.nonzero()[:, 1].view(kept.shape[0], n - kept.shape[1])
 
 
+def merged_into(n: int, source: Tensor, target: Tensor) -> Tensor:
+    """Where each row went if some were merged into others and the rest stayed.
+
+    Args:
+        n: rows of an image.
+        source: rows that were merged, `[I, r]` int64, unique in each image.
+        target: rows they went into, `[I, r]` int64.
+
+    Returns:
+        `[I, n]` int64.
+    """
+    places = torch.arange(n, device=source.device).repeat(source.shape[0], 1)
+    return places.scatter_(1, source, target)
+
+
 def order_scores(order: Tensor, n: int) -> Tensor:
     """Scores of a greedy choice: higher the earlier a row was picked, 0 if it never was.
 

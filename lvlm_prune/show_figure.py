@@ -51,6 +51,8 @@ class Drawn:
         scores: `[N]`, or None where the method ranks no tokens.
         sinks: `[N]` bool, or None where the config ignores them.
         total: N.
+        groups: `[N]` int64, the kept placeholder that each one was merged into, -1 where it was
+            dropped; None where nothing says.
     """
 
     tiles: list[tuple[Tensor, tuple[int, int]]]
@@ -58,6 +60,7 @@ class Drawn:
     scores: Tensor | None
     sinks: Tensor | None
     total: int
+    groups: Tensor | None = None
 
 
 def whole(choices: Sequence[Choice]) -> Drawn:
@@ -72,6 +75,11 @@ def whole(choices: Sequence[Choice]) -> Drawn:
     kept = [c.rows.kept.cpu() + start for start, c in zip(starts, choices, strict=True)]
     scores = [choice.scores.cpu() for choice in choices if choice.scores is not None]
     sinks = [choice.sinks.cpu() for choice in choices if choice.sinks is not None]
+    groups = [
+        choice.groups.cpu().where(choice.groups.cpu() < 0, choice.groups.cpu() + start)
+        for start, choice in zip(starts, choices, strict=True)
+        if choice.groups is not None
+    ]
     every = len(choices)
     return Drawn(
         tiles,
@@ -79,6 +87,7 @@ def whole(choices: Sequence[Choice]) -> Drawn:
         torch.cat(scores) if len(scores) == every else None,
         torch.cat(sinks) if len(sinks) == every else None,
         sum(totals),
+        torch.cat(groups) if len(groups) == every else None,
     )
 
 

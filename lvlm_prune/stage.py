@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lvlm_prune.adapters import Encoded, ImageGroup, Part
-from lvlm_prune.around_sinks import Rows, check_some_sinks, rows_around_sinks
+from lvlm_prune.around_sinks import Rows, check_some_sinks, moved_groups, rows_around_sinks
 from lvlm_prune.budget import split_budget, tokens_to_keep
 from lvlm_prune.config import PruneConfig
 from lvlm_prune.errors import BrokenSelectionError, NonFiniteFeaturesError
@@ -38,12 +38,15 @@ class Choice:
         sinks: `[N]` bool ViT sinks, or None where the config ignores them.
         tiles: what the image's tokens look like: placeholders `[n]` and grid of each tile, or of
             the base tile and the picture that the other tiles were joined to.
+        groups: `[N]` int64, the kept token that each token was merged into (itself where it stays),
+            -1 where it was dropped; None where nothing says.
     """
 
     rows: ImageRows
     scores: Tensor | None
     sinks: Tensor | None
     tiles: tuple[tuple[Tensor, tuple[int, int]], ...]
+    groups: Tensor | None = None
 
 
 def choose(
@@ -207,13 +210,14 @@ def _rows(selection: Selection, signals: Signals, project: Project) -> list[Rows
         merged = project(selection.hidden[selection.replaced])
         features[selection.replaced] = merged.to(features.dtype)
     features = features.to(signals.features.dtype)
-    scores, sizes = selection.scores, selection.sizes
+    scores, sizes, groups = selection.scores, selection.sizes, selection.groups
     return [
         Rows(
             kept,
             rows,
             None if scores is None else scores[number],
             None if sizes is None else sizes[number],
+            None if groups is None else groups[number],
         )
         for number, (kept, rows) in enumerate(zip(selection.kept, features, strict=True))
     ]
@@ -236,10 +240,13 @@ def _choice(
     else:
         kept, taken, scores = places[rows.kept], rows.features, rows.scores
         sizes = _spread(rows.stand_for, kept, total, 1.0)
+    groups = None if rows is None else moved_groups(rows.groups, places, total)
     scores = None if scores is None else _spread(scores, places, total, 0.0)
     sinks = None if sinks is None else _spread(sinks, places, total, False)
     if protected:
         kept, taken = _with_last(kept, taken, features, total, scores, sinks)
+    if groups is not None:
+        groups = groups.where(torch.isin(groups, kept), -1)
     if config.order == "sinks_first" and sinks is not None:
         first = sinks[kept]
         taken = torch.cat([taken[first], taken[~first]])
@@ -252,7 +259,7 @@ def _choice(
         assert group.signals.prompt_grid is not None
         tiles = ((places, group.signals.prompt_grid),)
     marks = {} if sizes is None else {"size": sizes[kept]}
-    return Choice(ImageRows(kept, taken, total, layers, marks), scores, sinks, tiles)
+    return Choice(ImageRows(kept, taken, total, layers, marks), scores, sinks, tiles, groups)
 
 
 def _spread(values: Tensor, places: Tensor, total: int, fill: float | bool) -> Tensor:

@@ -48,6 +48,8 @@ class Selection:
         replaced: `[I, K]` bool, the kept rows that `hidden` changes; None with `hidden` None.
         features: `[I, K, D]` projected rows in place of the kept ones, or None.
         sizes: `[I, K]` float32, tokens that each kept row stands for, or None where nothing says.
+        groups: `[I, N]` int64, the kept row that each row went into (itself where it stays), -1
+            where it was dropped; None where nothing is merged, or a row goes into several others.
     """
 
     kept: Tensor
@@ -56,6 +58,7 @@ class Selection:
     replaced: Tensor | None = None
     features: Tensor | None = None
     sizes: Tensor | None = None
+    groups: Tensor | None = None
 
 
 @dataclass(frozen=True)

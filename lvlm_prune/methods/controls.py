@@ -67,7 +67,7 @@ def select_pool(signals: Signals, keep: int, **options: Any) -> Selection:
     member = torch.nn.functional.one_hot(cell, keep).to(device, dtype)
     means = (member / member.sum(dim=0)).T @ signals.features
     kept = centres.to(device).expand(means.shape[0], -1)
-    return Selection(kept=kept, features=means)
+    return Selection(kept=kept, features=means, groups=kept[:, cell.to(device)])
 
 
 IDENTITY = Method(

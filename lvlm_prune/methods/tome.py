@@ -120,6 +120,7 @@ def select(signals: Signals, keep: int, **options: Any) -> Selection:
         hidden=rows.to(signals.hidden.dtype),
         replaced=size[..., 0] > 1,
         sizes=size[..., 0],
+        groups=owner,
     )
 
 

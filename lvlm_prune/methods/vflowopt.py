@@ -64,7 +64,7 @@ def recycling_sides(grid: tuple[int, int], keep: int, side: int) -> tuple[int, i
 
 def recycled_rows(
     hidden: Tensor, scores: Tensor, block: Tensor, keep: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Keep the most important rows and one row for the dropped tokens of each block.
 
     Args:
@@ -74,8 +74,8 @@ def recycled_rows(
         keep: rows to return, G < keep <= N.
 
     Returns:
-        The kept rows `[I, K]` ascending, their encoder rows `[I, K, d]`, and which of them stand
-        for a block, `[I, K]` bool.
+        The kept rows `[I, K]` ascending, their encoder rows `[I, K, d]`, which of them stand for a
+        block, `[I, K]` bool, and the row that each row went into, `[I, N]` int64.
     """
     member = torch.nn.functional.one_hot(block).T.bool()
     top = torch.zeros_like(scores, dtype=torch.bool)
@@ -94,7 +94,8 @@ def recycled_rows(
     rows = torch.where(
         replaced.unsqueeze(-1), take_rows(means, block[kept]), take_rows(hidden, kept)
     )
-    return kept, rows, replaced
+    groups = torch.arange(len(block), device=block.device).where(~free, place[:, block])
+    return kept, rows, replaced, groups
 
 
 def request(shape: EncoderShape, options: Mapping[str, Any]) -> SignalRequest:
@@ -122,8 +123,8 @@ def select(signals: Signals, keep: int, **options: Any) -> Selection:
     if sides is None:
         return Selection(kept=top_rows(scores, keep), scores=scores)
     block = grid_blocks(signals.grid, sides).to(scores.device)
-    kept, rows, replaced = recycled_rows(signals.hidden, scores, block, keep)
-    return Selection(kept=kept, scores=scores, hidden=rows, replaced=replaced)
+    kept, rows, replaced, groups = recycled_rows(signals.hidden, scores, block, keep)
+    return Selection(kept=kept, scores=scores, hidden=rows, replaced=replaced, groups=groups)
 
 
 METHOD = Method(

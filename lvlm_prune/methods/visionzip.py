@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from lvlm_prune.methods.contract import EncoderShape, Method, Selection, attention_request
-from lvlm_prune.select import other_rows, take_rows, top_rows
+from lvlm_prune.select import merged_into, other_rows, take_rows, top_rows
 from lvlm_prune.signals import SignalRequest, Signals
 
 CONTEXTUAL_SHARE = 10 / 64
@@ -34,7 +34,7 @@ MERGES = ("sum", "mean")
 
 def contextual_rows(
     hidden: Tensor, keys: Tensor, dominant: Tensor, count: int, merge: str = "sum"
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Merge everything but the dominant patches into `count` contextual rows.
 
     Args:
@@ -46,8 +46,9 @@ def contextual_rows(
             norm); `mean` averages the target and its assigned rows, as the paper describes.
 
     Returns:
-        The targets `[I, count]` (ascending), their merged rows `[I, count, d]`, and how many tokens
-        each of them stands for, `[I, count]` float32.
+        The targets `[I, count]` (ascending), their merged rows `[I, count, d]`, how many tokens
+        each of them stands for, `[I, count]` float32, and the row that each row went into,
+        `[I, N]` int64.
     """
     rest = other_rows(dominant, hidden.shape[1])
     metric = normalize(take_rows(keys.float().mean(dim=1), rest), dim=-1)
@@ -63,7 +64,9 @@ def contextual_rows(
         merged = (rows[:, place] + total) / (size + 1)
     else:
         merged = rows[:, place] + total / size.clamp(min=1)
-    return rest[:, place], merged, size[..., 0].float() + 1
+    targets = rest[:, place]
+    groups = merged_into(hidden.shape[1], rest[:, others], targets.gather(1, nearest))
+    return targets, merged, size[..., 0].float() + 1, groups
 
 
 def request(shape: EncoderShape, options: Mapping[str, Any]) -> SignalRequest:
@@ -90,9 +93,9 @@ def select(signals: Signals, keep: int, **options: Any) -> Selection:
     dominant = top_rows(scores, keep - contextual - int(with_cls))
     kept, rows = dominant, take_rows(signals.hidden, dominant)
     changed = torch.zeros_like(dominant, dtype=torch.bool)
-    sizes = torch.ones_like(dominant, dtype=torch.float32)
+    sizes, groups = torch.ones_like(dominant, dtype=torch.float32), None
     if contextual:
-        targets, merged, stand_for = contextual_rows(
+        targets, merged, stand_for, groups = contextual_rows(
             signals.hidden, signals.keys, dominant, contextual, options["merge"]
         )
         kept, rows, changed = _append(kept, rows, changed, targets, merged)
@@ -109,6 +112,7 @@ def select(signals: Signals, keep: int, **options: Any) -> Selection:
         hidden=take_rows(rows, order),
         replaced=changed.gather(1, order),
         sizes=sizes.gather(1, order),
+        groups=groups,
     )
 
 

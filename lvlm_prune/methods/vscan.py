@@ -32,7 +32,7 @@ from lvlm_prune.methods.contract import (
 )
 from lvlm_prune.methods.lattice import grid_blocks
 from lvlm_prune.methods.similarity import unit_rows
-from lvlm_prune.select import other_rows, take_rows, top_rows
+from lvlm_prune.select import merged_into, other_rows, take_rows, top_rows
 from lvlm_prune.signals import SignalRequest, Signals
 
 LOCAL_LAYER = (5, 24)  # share of the encoder's depth
@@ -59,7 +59,7 @@ def window_rows(scores: Tensor, window: Tensor, share: int) -> Tensor:
     )
 
 
-def merged_features(features: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+def merged_features(features: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Average every dropped token into the kept one that is nearest by cosine.
 
     Args:
@@ -67,7 +67,8 @@ def merged_features(features: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
         kept: `[I, K]` int64, ascending.
 
     Returns:
-        `[I, K, D]` in the features' dtype, and the tokens in each average, `[I, K]` float32.
+        `[I, K, D]` in the features' dtype, the tokens in each average, `[I, K]` float32, and the
+        token that each token went into, `[I, N]` int64.
     """
     rest = other_rows(kept, features.shape[1])
     unit = unit_rows(features)
@@ -76,7 +77,8 @@ def merged_features(features: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
     rows = features.float()
     total = take_rows(rows, kept) + assigned @ take_rows(rows, rest)
     sizes = 1 + assigned.sum(dim=-1)
-    return (total / sizes.unsqueeze(-1)).to(features.dtype), sizes
+    groups = merged_into(features.shape[1], rest, kept.gather(1, nearest))
+    return (total / sizes.unsqueeze(-1)).to(features.dtype), sizes, groups
 
 
 def request(shape: EncoderShape, options: Mapping[str, Any]) -> SignalRequest:
@@ -106,8 +108,8 @@ def select(signals: Signals, keep: int, **options: Any) -> Selection:
     kept = top_rows(scores.masked_fill(window_rows(local, window, share), torch.inf), keep)
     if not options["merge"]:
         return Selection(kept=kept, scores=scores)
-    features, sizes = merged_features(signals.features, kept)
-    return Selection(kept=kept, scores=scores, features=features, sizes=sizes)
+    features, sizes, groups = merged_features(signals.features, kept)
+    return Selection(kept=kept, scores=scores, features=features, sizes=sizes, groups=groups)
 
 
 METHOD = Method(

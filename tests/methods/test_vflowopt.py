@@ -146,7 +146,7 @@ def test_half_precision_is_averaged_in_float32():
     half = signals.hidden.half()
     scores = importance(signals.sinks_given)
     block = grid_blocks((9, 7), (2, 2))
-    kept, rows, _ = recycled_rows(half, scores, block, 10)
+    kept, rows, *_ = recycled_rows(half, scores, block, 10)
     assert rows.dtype == torch.float16
     assert torch.equal(rows, recycled_rows(half.float(), scores, block, 10)[1].half())
     assert kept.shape == (3, 10)

@@ -68,7 +68,7 @@ def test_contextual_rows_equal_a_loop(merge):
     torch.manual_seed(0)
     hidden, keys = torch.randn(2, 20, 5), torch.randn(2, 3, 20, 4)
     dominant = torch.tensor([[1, 4, 9], [0, 2, 19]])
-    targets, rows, sizes = contextual_rows(hidden, keys, dominant, 4, merge)
+    targets, rows, sizes, groups = contextual_rows(hidden, keys, dominant, 4, merge)
     for image in range(2):
         rest = [i for i in range(20) if i not in dominant[image].tolist()]
         places = rest[:: len(rest) // 4][:4]
@@ -80,6 +80,7 @@ def test_contextual_rows_equal_a_loop(merge):
             if patch not in places:
                 nearest = max(places, key=lambda place: float(metric[patch] @ metric[place]))
                 assigned[nearest].append(hidden[image, patch])
+                assert groups[image, patch] == nearest
         for place, row in zip(places, rows[image], strict=True):
             target, group = hidden[image, place], assigned[place]
             if merge == "mean":
@@ -88,6 +89,7 @@ def test_contextual_rows_equal_a_loop(merge):
                 expected = target + (torch.stack(group).mean(0) if group else 0)
             assert (row - expected).abs().max() < 1e-5
         assert sizes[image].tolist() == [1 + len(assigned[place]) for place in places]
+        assert all(groups[image, row] == row for row in [*places, *dominant[image].tolist()])
 
 
 @pytest.mark.parametrize(("keep", "split"), [(64, 10), (128, 20), (192, 30), (1, 0), (2, 0)])

@@ -85,13 +85,15 @@ def test_small_windows_give_all_they_have():
 def test_dropped_tokens_are_averaged_into_the_nearest_kept_one():
     torch.manual_seed(0)
     features, kept = torch.randn(2, 12, 5), torch.tensor([[1, 4, 9], [0, 2, 11]])
-    merged, sizes = merged_features(features, kept)
+    merged, sizes, into = merged_features(features, kept)
     for image in range(2):
         groups = {row: [features[image, row].double()] for row in kept[image].tolist()}
         for token in range(12):
+            nearest = token
             if token not in groups:
                 nearest = max(groups, key=lambda row: cosine(features[image], token, row))
                 groups[nearest].append(features[image, token].double())
+            assert into[image, token] == nearest
         for row, group in zip(merged[image], groups.values(), strict=True):
             assert (row - torch.stack(group).mean(0)).abs().max() < 1e-5
         assert sizes[image].tolist() == [len(group) for group in groups.values()]
@@ -124,9 +126,9 @@ def test_equal_scores_go_to_the_earlier_row():
 def test_half_precision_is_merged_in_float32():
     signals = random_signals()
     half = signals.features.half()
-    merged, _ = merged_features(half, torch.tensor([[5, 8]] * 3))
+    merged, *_ = merged_features(half, torch.tensor([[5, 8]] * 3))
     assert merged.dtype == torch.float16
-    exact, _ = merged_features(half.float(), torch.tensor([[5, 8]] * 3))
+    exact, *_ = merged_features(half.float(), torch.tensor([[5, 8]] * 3))
     assert torch.equal(merged, exact.half())
 
 
