@@ -31,6 +31,7 @@ class Entry:
         control: whether it is a method that chooses nothing, such as `random`.
         answered: lines with an answer.
         lines: lines of the benchmark.
+        units: images, or what else belongs together, that the intervals were drawn from.
         says: lines that say yes, no, neither, nothing, and failed calls.
         parsers: every number of every parser.
         notes: sentences of `scored`.
@@ -52,6 +53,7 @@ class Entry:
     control: bool
     answered: int
     lines: int
+    units: int
     says: Mapping[str, int]
     parsers: Mapping[str, Mapping[str, Number]]
     notes: tuple[str, ...]
@@ -191,6 +193,7 @@ def _entry(
         control=run.get("method") in CONTROLS and run["label"] == run["method"],
         answered=int(block["answered"]),
         lines=int(block["total"]),
+        units=int(block["units"]),
         says=block["counts"],
         parsers=parsers,
         notes=tuple(block["notes"]),

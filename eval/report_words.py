@@ -3,11 +3,19 @@
 In: a section with its runs. Out: sentences: what the unpruned model reaches, which runs lose
 something that the sample can tell from chance and which do not, the fewest tokens without a visible
 loss with its time, the largest shift towards yes or no, and failed calls. A run that shows no loss
-is not said to have none: the loss that its interval still allows stands beside it.
+is not said to have none: the loss that its interval still allows stands beside it, and where few
+images were drawn or the baseline itself says nothing, that is said instead.
 """
 
 from collections.abc import Sequence
 
+from lvlm_prune.eval.report_caution import (
+    cautions,
+    concludes_nothing,
+    tells,
+    too_few,
+    unreadable,
+)
 from lvlm_prune.eval.report_numbers import (
     counted,
     difference,
@@ -25,7 +33,7 @@ FEW = 4  # runs that a sentence names
 
 def verdict(section: Section) -> list[str]:
     """What a section says, a few sentences each about one thing."""
-    sentences = [_baseline(section)]
+    sentences = [_baseline(section), *cautions(section)]
     for each in budgets(section.compared):
         sentences += _at_budget(section, [e for e in section.compared if budget(e) == each])
     sentences += [*_cheapest(section), *_shift(section), *_failed(section)]
@@ -48,11 +56,18 @@ def _at_budget(section: Section, entries: Sequence[Entry]) -> list[str]:
     """Who loses and who does not, at one budget."""
     by: dict[str, list[Entry]] = {}
     for entry in sorted(entries, key=lambda e: _worth(section, e), reverse=True):
-        by.setdefault(section.verdict(entry), []).append(entry)
+        kind = section.verdict(entry)
+        kind = "open" if kind == "level" and not tells(section, entry) else kind
+        by.setdefault(kind, []).append(entry)
     verbs = {
         "better": ("gains", "gain"),
         "level": ("shows no difference beyond chance", "show no difference beyond chance"),
+        "open": (
+            "shows no difference, on too few images to tell",
+            "show no difference, on too few images to tell",
+        ),
         "worse": ("loses", "lose"),
+        "unknown": ("has too few images for an interval", "have too few images for an interval"),
     }
     clauses = [
         f"{_names(section, by[kind])} {one if len(by[kind]) == 1 else several}"
@@ -87,13 +102,15 @@ def _told(section: Section, entry: Entry) -> str:
 
 def _cheapest(section: Section) -> list[str]:
     """The fewest tokens without a visible loss."""
-    fewer = [e for e in section.compared if e.kept < e.total]
-    fine = [
-        e for e in fewer if section.verdict(e) in ("level", "better") and _names_as_much(section, e)
-    ]
+    if concludes_nothing(section):
+        return []
+    fewer = [e for e in section.compared if e.kept < e.total and not unreadable(e)]
+    if len(fewer) > 1 and all(section.verdict(e) == "worse" for e in fewer):
+        return ["Every run with fewer tokens loses."]
+    hopeful = [e for e in fewer if section.verdict(e) != "worse" and _names_as_much(section, e)]
+    fine = [e for e in hopeful if tells(section, e)]
     if not fine:
-        lost = len(fewer) > 1 and all(section.verdict(e) == "worse" for e in fewer)
-        return ["Every run with fewer tokens loses."] if lost else []
+        return [too_few(section, hopeful)] if hopeful else []
     best = min(fine, key=lambda e: (round(e.kept), -_worth(section, e)))
     gain = section.gain(best)
     allowed = ""
