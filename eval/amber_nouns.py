@@ -57,9 +57,14 @@ def check_tagger() -> None:
     """See that the nouns of sentences can be found, before a model has described 1,004 images.
 
     Raises:
-        ImportError: `nltk` or its data are not installed.
+        ImportError: `nltk` or its data are not installed; what to ask for without them.
     """
-    _tagged("A dog sits.")
+    try:
+        _tagged("A dog sits.")
+    except ImportError as error:
+        raise ImportError(
+            f"{error}; or --subset discriminative, which asks the yes/no questions alone"
+        ) from error
 
 
 def similarity(way: str) -> Callable[[str, str], bool]:
@@ -101,8 +106,7 @@ def _tagged(answer: str) -> list[str]:
     except (ImportError, LookupError) as error:
         raise ImportError(
             "AMBER's official rule finds the nouns of a sentence with NLTK: pip install nltk, then "
-            f"python -m nltk.downloader {_DATA}; or score with the parser 'words', or a file whose "
-            "answers are nouns separated by spaces"
+            f"python -m nltk.downloader {_DATA}"
         ) from error
 
 

@@ -103,13 +103,44 @@ def refuse_missing_tasks(answers: Sequence[Answer], wanted: Sequence[str]) -> No
         )
 
 
+def refuse_repeated(answers: Sequence[Answer]) -> None:
+    """Check that files which are their own labels ask each question once.
+
+    With labels beside them a second answer to a question is found by its line; here it would be a
+    second question.
+
+    Raises:
+        ScoreError: a question with one label stands twice (`duplicate_id`), also with two answers.
+    """
+    places: dict[tuple[str | None, ...], list[Answer]] = {}
+    for answer in answers:
+        name = (answer.split, answer.image, answer.question, (answer.label or "").lower())
+        places.setdefault(name, []).append(answer)
+    twice = [several for several in places.values() if len(several) > 1]
+    if twice:
+        unlike = sum(len({answer.text for answer in several}) > 1 for several in twice)
+        where = " and ".join(answer.place for answer in twice[0][:3])
+        raise ScoreError(
+            "duplicate_id",
+            f"{len(twice)} questions stand more than once, {unlike} of them with different "
+            f"answers, such as in {where}; the files are their own labels, so remove the lines "
+            "that are too many, or pass MME itself as --labels",
+        )
+
+
+def questions_in_all(answers: Sequence[Answer], tasks: Sequence[str]) -> int:
+    """How many questions MME asks in some of its tasks, or the files, if they hold more."""
+    there = Counter(answer.split for answer in answers)
+    return sum(max(2 * IMAGES[task], there[task]) for task in tasks)
+
+
 def fewer_images(answers: Sequence[Answer], tasks: Sequence[str]) -> list[str]:
     """Notes on those of the tasks that have fewer images than in MME's release."""
     there = {(answer.split, answer.image) for answer in answers}
     counted = Counter(split for split, _ in there)
     return [
         f"{task} has {counted[task]} of MME's {IMAGES[task]} images; the answers are their own "
-        "labels"
+        f"labels, and the total counts all {2 * IMAGES[task]} questions"
         for task in tasks
         if counted[task] < IMAGES[task]
     ]

@@ -139,12 +139,17 @@ def numbers_of(
     return {"score": acc + acc_plus, "acc": acc, "acc_plus": acc_plus}
 
 
+def scored_tasks(items: Sequence[Item], texts: Sequence[Text]) -> frozenset[str]:
+    """Tasks with a complete pair of answers."""
+    return frozenset(pair[0][0].split for pair in _pairs(items, texts)[0])
+
+
 def partial_sums(asked: Iterable[str], scored: Collection[str]) -> dict[str, list[str]]:
     """Which sums lack a task that was asked, and would be too low without a sign of it.
 
     Args:
         asked: all tasks of the benchmark.
-        scored: tasks with a score.
+        scored: tasks with a score (`scored_tasks`).
 
     Returns:
         For each group, such as `perception`, its tasks that were asked and have no score.
@@ -154,6 +159,18 @@ def partial_sums(asked: Iterable[str], scored: Collection[str]) -> dict[str, lis
         group: [task for task in missing if task in members] for group, members in _GROUPS.items()
     }
     return {group: tasks for group, tasks in sums.items() if tasks}
+
+
+def partial_notes(lacking: Mapping[str, Sequence[str]]) -> list[str]:
+    """Sentences on sums that are not given, from `partial_sums`."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for group, tasks in lacking.items():
+        groups.setdefault(tuple(tasks), []).append(group)
+    return [
+        f"no {' and no '.join(sums)} sum: {', '.join(tasks)} {'has' if len(tasks) == 1 else 'have'}"
+        " no complete pair of answers, and so no score."
+        for tasks, sums in groups.items()
+    ]
 
 
 def incomplete(items: Sequence[Item], texts: Sequence[Text]) -> list[str]:

@@ -7,7 +7,6 @@ of the benchmarks. Where the official script divides by zero the number is 0 and
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,16 +14,21 @@ from typing import Any
 
 from lvlm_prune.eval.answer_files import MME, read_answers
 from lvlm_prune.eval.answer_files_contract import AnswerFile
-from lvlm_prune.eval.answer_files_mme import fewer_images, refuse_missing_tasks
-from lvlm_prune.eval.benchmark import OFFICIAL, Benchmark, Scoring, Tally
+from lvlm_prune.eval.answer_files_mme import (
+    fewer_images,
+    questions_in_all,
+    refuse_missing_tasks,
+    refuse_repeated,
+)
+from lvlm_prune.eval.benchmark import OFFICIAL, Benchmark, Scoring
 from lvlm_prune.eval.benchmarks import benchmark_named, load_benchmark
 from lvlm_prune.eval.join import Joined, join
-from lvlm_prune.eval.mme_scoring import TASKS
+from lvlm_prune.eval.mme_scoring import TASKS, partial_notes, partial_sums, scored_tasks
 from lvlm_prune.eval.score_error import ScoreError
-from lvlm_prune.eval.score_notes import Parts, notes_on, refuse_unscorable
+from lvlm_prune.eval.score_notes import notes_on, refuse_unscorable
+from lvlm_prune.eval.score_numbers import Parts, by_parser
 
 ALL = "all"
-SAYS = ("yes", "no", "unparsed", "empty")
 # What a loader raises on labels that it cannot read.
 UNREADABLE = (
     ValueError,
@@ -35,7 +39,6 @@ UNREADABLE = (
     OSError,
     ImportError,
 )
-MERGED = "amber"  # whose two rules the official script prints as one object
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,18 @@ def score(request: Request) -> dict[str, Any]:
     file = read_answers(request.answers, name)
     if not file.answers:
         raise ScoreError("empty_file", f"{request.answers} holds no answers to {name}")
+    itself = name == MME and file.format == MME and _labels_itself(request)
+    if itself:
+        refuse_repeated(file.answers)
     benchmark = _labels(name, request, file)
     joined = join(benchmark, file, request.allow_partial)
-    if name == MME and file.format == MME and _labels_itself(request):
+    if itself:
         tasks = [task for task in TASKS if task in _asked(request, benchmark)]
-        joined = replace(joined, notes=(*joined.notes, *fewer_images(file.answers, tasks)))
+        joined = replace(
+            joined,
+            total=questions_in_all(file.answers, tasks),
+            notes=(*joined.notes, *fewer_images(file.answers, tasks)),
+        )
     return score_joined(benchmark, joined, request)
 
 
@@ -93,20 +103,29 @@ def score_joined(benchmark: Benchmark, joined: Joined, request: Request) -> dict
     """Score lines that have their answers.
 
     Raises:
-        ScoreError: no answers at all (`nothing_answered`), a parser that there is not
-            (`unknown_parser`), or lines that cannot be scored (`incomplete_pair`,
+        ScoreError: no answers at all (`nothing_answered`), some calls failed (`failed_calls`), a
+            parser that there is not (`unknown_parser`) or that needs a package which is not there
+            (`missing_package`), or lines that cannot be scored (`incomplete_pair`,
             `nothing_parsed`).
     """
     answered = sum(text is not None for text in joined.texts)
     if not answered:
         raise ScoreError("nothing_answered", f"all {len(joined.texts)} calls failed")
+    if answered < len(joined.texts) and not request.allow_partial:
+        raise ScoreError(
+            "failed_calls",
+            f"{len(joined.texts) - answered} of {len(joined.texts)} calls failed and have no "
+            "answer; ask them again, or --allow-partial scores the others",
+        )
     parts = _parts(benchmark, joined)
     wanted = _wanted(request.parser, [scoring for scoring, _ in parts.values()])
     for scoring, part in parts.values():
         refuse_unscorable(scoring, part, wanted, request.allow_partial)
-    found, absent = _by_parser(parts, joined, wanted)
-    first = wanted[0]
-    notes = [*joined.notes, *notes_on(joined, found[first], parts), *absent]
+    lacking = _lacking(benchmark, parts, request)
+    found, absent = by_parser(parts, joined, wanted, lacking)
+    first = next(iter(found))
+    notes = [*joined.notes, *notes_on(joined, found[first], parts), *partial_notes(lacking)]
+    notes += absent
     result = {
         "benchmark": benchmark.name,
         "parser": request.parser,
@@ -145,72 +164,14 @@ def _wanted(parser: str, scorings: Sequence[Scoring]) -> list[str]:
     return [parser]
 
 
-def _by_parser(
-    parts: Parts, joined: Joined, wanted: Sequence[str]
-) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The numbers of each parser, and notes on those that need a package which is not there.
-
-    Raises:
-        ScoreError: the first parser needs it (`missing_package`), or the labels cannot be scored
-            (`bad_labels`).
-    """
-    found, absent = {}, []
-    for parser in wanted:
-        try:
-            found[parser] = _numbers(parts, joined, parser)
-        except ImportError as error:
-            if parser == wanted[0]:
-                raise ScoreError("missing_package", str(error)) from error
-            absent.append(f"parser {parser} is left out: {error}")
-        except (ValueError, TypeError) as error:
-            raise ScoreError("bad_labels", str(error)) from error
-    return found, absent
-
-
-def _numbers(parts: Parts, joined: Joined, parser: str) -> dict[str, Any]:
-    """Counts and the layout of one parser; rules that do not know it use the official one."""
-    counts: Counter[str] = Counter()
-    layouts: dict[str, dict[str, Any]] = {}
-    for key, (scoring, part) in parts.items():
-        own = parser if parser in scoring.parsers else OFFICIAL
-        tally = scoring.tally(*part.answered, own)
-        counts.update(_says(scoring, part, tally, own))
-        values = {
-            name: float(value)
-            for name, value in scoring.metrics(tally.columns, tally.total, own).items()
-        }
-        layouts[key] = scoring.layout(values)
-        if joined.surplus and key == "pope" and own == OFFICIAL:
-            layouts[key]["yes_ratio"] = _yes_ratio(scoring, part)
-    says = {name: counts[name] for name in SAYS}
-    says["error"] = sum(text is None for text in joined.texts)
-    if len(layouts) == 1 or all(key.startswith(MERGED) for key in layouts):
-        numbers = {name: value for each in layouts.values() for name, value in each.items()}
-        return {"counts": says, **numbers}
-    return {"counts": says, **layouts}
-
-
-def _says(scoring: Scoring, part: Joined, tally: Tally, parser: str) -> dict[str, int]:
-    """How many answers say yes, no, neither or nothing.
-
-    Where the rule counts this itself its counts are taken: POPE's script reads an answer without
-    either word as a yes, and here it is still `unparsed`.
-    """
-    sums = dict(zip(tally.columns, tally.total.tolist(), strict=True))
-    if "said/unparsed" in sums:
-        return {name: int(sums.get(f"said/{name}", 0)) for name in SAYS}
-    said = Counter(
-        scoring.parse(item, text, parser) if text.strip() else "empty"
-        for item, text in zip(part.items, part.texts, strict=True)
-        if text is not None
-    )
-    return {name: said[name] for name in SAYS}
-
-
-def _yes_ratio(scoring: Scoring, part: Joined) -> float:
-    """POPE's share of yes, whose script counts the answers after the last line too."""
-    texts = [text for text in (*part.texts, *part.surplus) if text is not None]
-    return sum(scoring.parse(part.items[0], text, OFFICIAL) == "yes" for text in texts) / len(texts)
+def _lacking(benchmark: Benchmark, parts: Parts, request: Request) -> dict[str, list[str]]:
+    """MME's sums that lack a task which was asked, and these tasks."""
+    if MME not in parts:
+        return {}
+    _, part = parts[MME]
+    lines = tuple(item.split for item in benchmark.items if item.benchmark == MME)
+    asked = _asked(request, benchmark) if benchmark.name == MME else lines
+    return partial_sums(asked, scored_tasks(part.items, part.texts))
 
 
 def _labels(name: str, request: Request, file: AnswerFile) -> Benchmark:

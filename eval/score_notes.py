@@ -10,10 +10,9 @@ from typing import Any
 from lvlm_prune.eval.answer_files import MME
 from lvlm_prune.eval.benchmark import OFFICIAL, Scoring
 from lvlm_prune.eval.join import Joined
-from lvlm_prune.eval.mme_scoring import incomplete
+from lvlm_prune.eval.mme_scoring import incomplete, scored_tasks
 from lvlm_prune.eval.score_error import ScoreError
-
-Parts = Mapping[str, tuple[Scoring, Joined]]
+from lvlm_prune.eval.score_numbers import Parts
 
 
 def refuse_unscorable(
@@ -34,6 +33,8 @@ def refuse_unscorable(
             f"images without one of their two answers: {len(lonely)}, such as "
             f"{', '.join(lonely[:5])}; --allow-partial scores the other pairs",
         )
+    if not scored_tasks(part.items, part.texts):
+        raise ScoreError("incomplete_pair", "no image has both of its answers: there is no pair")
     if OFFICIAL in parsers:
         read: dict[str, bool] = {}
         for item, text in zip(part.items, part.texts, strict=True):
@@ -58,6 +59,12 @@ def notes_on(joined: Joined, numbers: Mapping[str, Any], parts: Parts) -> list[s
         notes.append(f"{answered}/{joined.total} lines are scored; the others have no answer")
     if counts["error"]:
         notes.append(f"failed calls, left out of every number: {counts['error']}")
+    notes += [
+        f"every answer says {word}: the numbers are those of a constant answer, and tell how the "
+        "labels are distributed"
+        for word in ("yes", "no")
+        if counts[word] == answered
+    ]
     if "pope" in parts and numbers.get("pope", numbers)["yes_ratio"] == 0:
         notes.append(
             "no answer says yes: precision, recall and f1 are 0, where the official script divides "

@@ -16,7 +16,7 @@ import numpy as np
 from lvlm_prune.eval.benchmark import OFFICIAL, Benchmark, Item, Scoring, Tally, Text
 from lvlm_prune.eval.bootstrap import Number, draw_weights, numbers_of
 from lvlm_prune.eval.chair_scoring import notes as caption_notes
-from lvlm_prune.eval.mme_scoring import partial_sums
+from lvlm_prune.eval.mme_scoring import partial_notes, partial_sums, scored_tasks
 from lvlm_prune.eval.row import Row
 
 SAYS = ("yes", "no", "unparsed", "empty", "error")
@@ -136,7 +136,7 @@ def _block(scoring: Scoring, items: Sequence[Item], texts: Mapping[str, Text], s
     tallies = {parser: scoring.tally(answered, said, parser) for parser in scoring.parsers}
     units = len(tallies[OFFICIAL].units)
     weights = draw_weights(units, seed)
-    lacking = _lacking(scoring, items, tallies[OFFICIAL])
+    lacking = _lacking(scoring, items, answered, said)
     parsers = {
         parser: {
             name: number
@@ -221,24 +221,13 @@ def _undefined(scoring: Scoring, tally: Tally, numbers: Mapping[str, float]) -> 
     return [f"{', '.join(empty)} {are} 0 for want of anything to divide by."] if empty else []
 
 
-def _lacking(scoring: Scoring, items: Sequence[Item], tally: Tally) -> dict[str, list[str]]:
+def _lacking(
+    scoring: Scoring, items: Sequence[Item], answered: Sequence[Item], said: Sequence[Text]
+) -> dict[str, list[str]]:
     """MME's sums that lack a task which was asked, and these tasks."""
     if scoring.name != "mme":
         return {}
-    tasks = {name.removesuffix("/pairs") for name in tally.columns if name.endswith("/pairs")}
-    return partial_sums((item.split for item in items), tasks)
-
-
-def partial_notes(lacking: Mapping[str, Sequence[str]]) -> list[str]:
-    """Sentences on MME's sums that are not given, from `mme_scoring.partial_sums`."""
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for group, tasks in lacking.items():
-        groups.setdefault(tuple(tasks), []).append(group)
-    return [
-        f"no {' and no '.join(sums)} sum: {', '.join(tasks)} {'has' if len(tasks) == 1 else 'have'}"
-        " no complete pair of answers, and so no score."
-        for tasks, sums in groups.items()
-    ]
+    return partial_sums((item.split for item in items), scored_tasks(answered, said))
 
 
 def _incomplete(scoring: Scoring, items: Sequence[Item], texts: Mapping[str, Text]) -> list[str]:

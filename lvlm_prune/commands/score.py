@@ -38,7 +38,9 @@ def score(
     ] = None,
     allow_partial: Annotated[
         bool,
-        typer.Option("--allow-partial", help="Score what is there, and say n/N, not refuse it."),
+        typer.Option(
+            "--allow-partial", help="Score what is there, and say n/N: missing and failed answers."
+        ),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
@@ -52,9 +54,9 @@ def score(
     captions ({"image_id", "caption"}), answers by id, and runs of `lvlm-prune eval`.
 
     Answers are joined by id. POPE's own files have no ids: each line's question must be that of the
-    labels. Missing and repeated answers are refused, or counted as n/N with --allow-partial. What
-    an official script crashes on has a name: {"error": {"name", "message"}} with --json, and exit
-    code 1.
+    labels. Missing and repeated answers and failed calls are refused, or counted as n/N with
+    --allow-partial. What an official script crashes on has a name: {"error": {"name", "message"}}
+    with --json, and exit code 1.
 
     \b
     Examples:
