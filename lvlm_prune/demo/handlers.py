@@ -16,6 +16,7 @@ from lvlm_prune.demo import cards, figures
 from lvlm_prune.demo.cancelling import CancelledError, Jobs
 from lvlm_prune.demo.compare import Progress, compare_budgets, compare_methods
 from lvlm_prune.demo.engine import Engine
+from lvlm_prune.demo.memory import give_back
 from lvlm_prune.demo.numbers import asked_numbers, compared_numbers
 from lvlm_prune.demo.pictures import kept_pair, score_map, small_picture
 from lvlm_prune.demo.results import Asked
@@ -113,6 +114,7 @@ class Handlers:
             yield self.shown(asking, settings, Asked(full, pruned, measured))
         if said:
             yield AskView(said[0])
+        give_back()
 
     def shown(self, asking: Asking, settings: Settings, asked: Asked) -> AskView:
         """Draw what was found."""
@@ -149,6 +151,7 @@ class Handlers:
                 yield CompareView(cards.progress(step), figures.grid(step.rows, pictures), numbers)
         if said:
             yield CompareView(said[0])
+        give_back()
 
     def _small(self, asking: Asking, answered: Any, step: Progress) -> str:
         """The picture of a row, if it has an answer."""

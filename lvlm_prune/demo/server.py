@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lvlm_prune.demo.memory import limit_arenas
 from lvlm_prune.images import MAX_BYTES
 
 SESSIONS = 256  # pages whose slider range is remembered; older ones start from the first image's
@@ -40,6 +41,7 @@ def serve(
         OSError: no such model, or the port is taken.
         ValueError: a device that is not there.
     """
+    limit_arenas()
     close_gradio()
     from lvlm_prune.demo.engine import Engine
     from lvlm_prune.demo.handlers import Handlers
