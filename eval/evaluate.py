@@ -35,6 +35,7 @@ from lvlm_prune.eval.prefill import StageTimes
 from lvlm_prune.eval.processes import Processes, joined
 from lvlm_prune.eval.result_files import Finished, write_files, write_inside
 from lvlm_prune.eval.results import as_json, write_text
+from lvlm_prune.eval.row import Row
 from lvlm_prune.eval.table import table_text
 from lvlm_prune.eval.timing import measure
 from lvlm_prune.loading import Loaded, load
@@ -80,10 +81,13 @@ def _evaluate_models(
     if several:
         # So that a mistake in the last name is found before the first model runs for minutes.
         _check_models(settings, names, processes)
-    found, failed = [], []
+    found: list[ModelResults] = []
+    failed: list[Row] = []
+    folders: list[Path] = []
     for name in names:
         loaded = _load(settings, name, processes)
         folder = out / Path(loaded.name).name if several else out
+        folders.append(folder)
         with only_one(folder) if processes.first else nullcontext():
             processes.wait()
             finished = _evaluate(settings, loaded, benchmarks, processes, folder)
@@ -99,8 +103,11 @@ def _evaluate_models(
         write_text(out / "table.md", text)
         write_inside(found, out)
         _print("\n\n".join([text, inside_text(found)]))
-    report = out / "report.html" if not several else out
-    typer.echo(f"\nAll runs, pictures and answers: {out}\nReport: {report}")
+    typer.echo(f"\nAll runs, pictures and answers: {out}")
+    for folder in folders:
+        typer.echo(f"Report: {folder / 'report.html'}")
+    if several:
+        typer.echo(f"Side by side: lvlm-prune compare {' '.join(map(str, folders))}")
     errors = [row.error for row in failed if row.error is not None]
     if errors:
         raise FailedAnswersError(

@@ -26,14 +26,16 @@ def only_one(folder: Path) -> Iterator[None]:
         FolderInUseError: somebody else holds it.
         OSError: it cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / NAME)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise FolderInUseError(
             f"another evaluation writes to {folder}; wait for it, or pass another --out"
         ) from None
+    except OSError as error:
+        raise OSError(f"cannot write to {folder} ({error}); pass another --out") from error
     try:
         yield
     finally:

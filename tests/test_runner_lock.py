@@ -38,6 +38,13 @@ def test_a_folder_in_which_nothing_came_about_is_not_left(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    says = r"cannot write to .*file/out .*pass another --out"
+    with pytest.raises(OSError, match=says), only_one(tmp_path / "file" / "out"):
+        pass
+
+
 def test_a_killed_process_holds_nothing(tmp_path):
     folder = tmp_path / "out"
     with subprocess.Popen(
