@@ -70,11 +70,20 @@ def write_missing(benchmark: Benchmark, path: Path) -> int:
 
     Returns:
         How many there are.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     missing = missing_images(benchmark)
     lines = ["\t".join([name, *addresses(name)]) for name in missing]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    except OSError as error:
+        raise OSError(
+            f"--missing {path} cannot be written: {error.strerror}; pass the name of a file, in a "
+            "folder of yours"
+        ) from error
     return len(missing)
 
 

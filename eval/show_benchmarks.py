@@ -12,6 +12,7 @@ from lvlm_prune.eval.benchmark import Benchmark
 from lvlm_prune.eval.benchmarks import BENCHMARKS, Entry, benchmark_named, load_benchmark
 from lvlm_prune.eval.hub import TABLES
 from lvlm_prune.eval.missing import MissingImagesError, missing_images, write_missing
+from lvlm_prune.eval.pope_files import SOURCES
 from lvlm_prune.tables import aligned
 
 WIDTH = 100
@@ -74,7 +75,7 @@ def checked(
         ("questions", _counted(found)),
         ("images", f"{len(found.images)}, missing {len(absent)}"),
         ("version", ", ".join(f"{name} {value}" for name, value in found.version.items())),
-        ("licence", benchmark_named(name).licence),
+        ("licence", _licence(benchmark_named(name), found)),
     ]
     lines = [found.source, *_paragraphs(facts)]
     if absent:
@@ -88,6 +89,17 @@ def checked(
 def _files(entry: Entry) -> str:
     """Where the files come from."""
     return "bundled" if entry.bundled else "hub" if entry.name in TABLES else "--data"
+
+
+def _licence(entry: Entry, found: Benchmark) -> str:
+    """The licence of what was read, where it is the official benchmark and not one's own."""
+    source = found.version.get("subset", "").split("/")[0]
+    if entry.name == "pope" and source not in SOURCES:
+        return (
+            "your own questions: whatever terms you give them; images under those of each; POPE's "
+            "licence is that of its own files"
+        )
+    return entry.licence
 
 
 def _counted(benchmark: Benchmark) -> str:

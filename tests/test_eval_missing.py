@@ -134,6 +134,26 @@ def test_the_command_checks_a_folder(pope, tmp_path):
     assert "missing 0" in found.output
 
 
+@pytest.mark.parametrize("where", ["folder", "below a file"])
+def test_a_list_that_cannot_be_written_is_named(pope, tmp_path, where):
+    (tmp_path / "file").touch()
+    path = tmp_path if where == "folder" else tmp_path / "file" / "missing.txt"
+    result = CliRunner().invoke(app, ["pope", "--data", str(pope), "--missing", str(path)])
+    assert isinstance(result.exception, OSError)
+    assert str(result.exception).startswith(f"--missing {path} cannot be written: ")
+    assert "Errno" not in str(result.exception)
+
+
+@pytest.mark.parametrize(("stem", "own"), [("coco", False), ("gqa", False), ("shelf", True)])
+def test_the_licence_of_questions_of_ones_own_is_not_popes(tmp_path, stem, own):
+    record = {"image": "1.jpg", "text": "Is there a cup?", "label": "yes"}
+    path = tmp_path / f"{stem}_pope_random.json"
+    path.write_text(json.dumps(record))
+    words = " ".join(CliRunner().invoke(app, ["pope", "--data", str(path)]).stdout.split())
+    assert ("your own questions" in words) == own
+    assert ("questions MIT" in words) != own
+
+
 def test_the_command_lists_all_and_tells_what_one_needs():
     every = CliRunner().invoke(app, [])
     assert every.exit_code == 0
