@@ -158,8 +158,18 @@ def _only(found: Mapping[str, tuple[str, ...]], listed: Path) -> dict[str, tuple
             "one a line (or train or val with a COCO annotations folder)"
         )
     names = dict.fromkeys(filter(None, map(str.strip, listed.read_text("utf-8").splitlines())))
-    by_number = {_number(name): name for name in found}
-    chosen = {name: by_number.get(_number(name)) for name in names}
+    by_number: dict[str, list[str]] = {}
+    for name in found:
+        by_number.setdefault(_number(name), []).append(name)
+    chosen = {
+        name: name if name in found else next(iter(by_number.get(_number(name), [])), None)
+        for name in names
+    }
+    if several := [n for n in names if n not in found and len(by_number.get(_number(n), [])) > 1]:
+        raise ValueError(
+            f"{listed}: {several[0]!r} may be {' or '.join(by_number[_number(several[0])])}; write "
+            "the name as the labels have it"
+        )
     if unknown := [name for name, own in chosen.items() if own is None]:
         raise ValueError(f"{listed}: no objects are known of {', '.join(unknown[:5])}")
     return {own: found[own] for own in chosen.values() if own is not None}

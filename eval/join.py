@@ -14,6 +14,7 @@ from functools import partial
 
 from lvlm_prune.eval.answer_files_contract import Answer, AnswerFile, image_number, plain
 from lvlm_prune.eval.benchmark import Benchmark, Item, Text
+from lvlm_prune.eval.image_names import image_names
 from lvlm_prune.eval.join_in_order import asks, in_order, plain_question
 from lvlm_prune.eval.score_error import ScoreError
 
@@ -158,7 +159,10 @@ def _by_parts(
     items: Sequence[Item], answers: Sequence[Answer]
 ) -> tuple[Lines, list[object]] | None:
     """Lines by what all answers repeat of them; None if that does not tell the lines apart."""
-    asked, said = [_line_parts(item) for item in items], [_answer_parts(one) for one in answers]
+    labelled = any(item.label for item in items)
+    named = image_number if labelled else image_names(item.image or "" for item in items)
+    asked = [_line_parts(item, named) for item in items]
+    said = [_answer_parts(one, named) for one in answers]
     shared = [
         part
         for part in dict.fromkeys(part for each in said for part in each)
@@ -173,21 +177,21 @@ def _by_parts(
     return lines, [tuple(each[part] for part in shared) for each in said]
 
 
-def _line_parts(item: Item) -> dict[str, str]:
+def _line_parts(item: Item, named: Callable[[str], str]) -> dict[str, str]:
     """What a file of answers might repeat of a line."""
     parts = {"split": item.split, "question": plain_question(item.question)}
-    parts |= {} if item.image is None else {"image": image_number(item.image)}
+    parts |= {} if item.image is None else {"image": named(item.image)}
     parts |= {"label": item.label.lower()} if item.label else {}
     facts = {name: plain(fact) for name, fact in item.facts.items()}
     return parts | {name: fact for name, fact in facts.items() if fact is not None}
 
 
-def _answer_parts(answer: Answer) -> dict[str, str]:
+def _answer_parts(answer: Answer, named: Callable[[str], str]) -> dict[str, str]:
     """What an answer repeats of its line."""
     parts = {
         "split": answer.split,
         "question": None if answer.question is None else plain_question(answer.question),
-        "image": None if answer.image is None else image_number(answer.image),
+        "image": None if answer.image is None else named(answer.image),
         "label": None if answer.label is None else answer.label.strip().lower(),
     }
     return {name: part for name, part in parts.items() if part is not None} | dict(answer.facts)

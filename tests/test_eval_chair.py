@@ -241,3 +241,14 @@ def test_a_broken_coco_folder_is_refused(tmp_path, broken):
 def test_an_unknown_parser_is_refused(benchmark):
     with pytest.raises(ValueError, match="no CHAIR parser 'first-word'"):
         SCORING.tally(benchmark.items, ["a"] * 4, "first-word")
+
+
+def test_a_name_in_a_list_is_matched_before_its_number(tmp_path):
+    data, listed = tmp_path / "objects.json", tmp_path / "list.txt"
+    data.write_text(json.dumps({"1.jpg": ["dog"], "001.jpg": ["cat"], "2.jpg": ["car"]}))
+    listed.write_text("1.jpg\n02.jpg\n001.jpg\n")
+    found = load(data, str(listed)).items
+    assert [item.image for item in found] == ["1.jpg", "2.jpg", "001.jpg"]
+    listed.write_text("01.jpg\n")
+    with pytest.raises(ValueError, match="'01.jpg' may be 1.jpg or 001.jpg"):
+        load(data, str(listed))

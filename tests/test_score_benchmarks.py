@@ -199,6 +199,20 @@ def test_captions(tmp_path, image, text, shape):
     )
 
 
+@pytest.mark.parametrize("key", ["image_id", "image", "question_id"])
+def test_an_image_name_of_the_labels_is_matched_before_its_number(tmp_path, key):
+    """`1.jpg` and `001.jpg` are two images; `02.jpg` can only be `2.jpg`."""
+    labels = tmp_path / "objects.json"
+    labels.write_text(json.dumps({"1.jpg": ["dog"], "001.jpg": ["cat"], "2.jpg": ["car"]}))
+    captions = {"001.jpg": "A cat.", "02.jpg": "A car.", "1.jpg": "A dog."}
+    records = [{key: name, "caption": text} for name, text in captions.items()]
+    found = score("chair", write_lines(tmp_path / "a.jsonl", records), "--labels", labels)
+    assert (found["n"], found["CHAIRi"], found["Recall"]) == (3, 0, 1)
+    records[0][key] = "01.jpg"
+    wrong = write_lines(tmp_path / "b.jsonl", records)
+    assert refused("chair", wrong, "--labels", labels) == "unknown_ids"
+
+
 def test_captions_without_any_object(tmp_path):
     labels = tmp_path / "objects.json"
     labels.write_text(json.dumps(OBJECTS))
