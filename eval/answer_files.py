@@ -39,6 +39,7 @@ FORMATS = (
 )
 LABELS = ("label", "gt_answer", "truth")
 ROWS = "answers-*.jsonl"  # of a run, one file a process
+WITH_MME = ("mme", "probe")  # benchmarks with MME's tasks
 STRINGS, MME = "strings", "mme"
 
 
@@ -73,7 +74,11 @@ def read_answers(path: Path, benchmark: str) -> AnswerFile:
 
 
 def _read_folder(folder: Path, benchmark: str) -> AnswerFile:
-    """A folder of MME's text files, or the files that the processes of one of our runs wrote."""
+    """A folder of MME's text files, or the files that the processes of one of our runs wrote.
+
+    Raises:
+        ScoreError: neither (`directory`), or a folder of several runs (`several_runs`).
+    """
     places = (folder, folder / benchmark)
     ours = next((found for place in places if (found := sorted(place.glob(ROWS)))), [])
     if ours:
@@ -83,12 +88,23 @@ def _read_folder(folder: Path, benchmark: str) -> AnswerFile:
             for place, value in json_values(decode(read_bytes(file), file), file)
         ]
         return _from_json(values, folder, benchmark)
-    if answer_files_mme.is_mme_folder(folder):
+    if runs := sorted({file.parents[1] for file in folder.glob(f"*/{benchmark}/{ROWS}")}):
+        names = ", ".join(run.name for run in runs[:6])
+        raise ScoreError(
+            "several_runs",
+            f"{folder} holds {len(runs)} {'run' if len(runs) == 1 else 'runs'} ({names}); pass the "
+            f"folder of one of them, such as {runs[0]}",
+        )
+    if benchmark in WITH_MME and answer_files_mme.is_mme_folder(folder):
         answers, notes = answer_files_mme.read_folder(folder)
         return AnswerFile(MME, tuple(answers), tuple(notes))
+    others = sorted({file.parent.name for file in folder.glob(f"*/{ROWS}")})
+    has = f" (this one has answers to {', '.join(others)})" if others else ""
+    texts = " nor MME's <task>.txt" if benchmark in WITH_MME else ""
     raise ScoreError(
         "directory",
-        f"{folder} is a folder without MME's .txt files or a run's answers-*.jsonl; pass one file",
+        f"{folder} has no answers-*.jsonl{texts}; pass one file of answers, or the folder of a run "
+        f"of lvlm-prune eval, OUT/RUN, which holds {benchmark}/answers-0.jsonl and so on{has}",
     )
 
 

@@ -23,7 +23,7 @@ class Entry:
     Args:
         name: its name on the command line.
         summary: what it asks, in one line.
-        needs: what the file or folder of `--data` must hold.
+        needs: what the file or folder of `--data` must hold: questions; images.
         subsets: values of `--subset`.
         licence: of questions and images.
         loader: `module:function`, which takes data, subset and images.
@@ -41,6 +41,11 @@ class Entry:
     images: str
     bundled: bool = False
     together: str | None = None
+
+    @property
+    def questions(self) -> str:
+        """What of `needs` is about questions and labels, which is all that `score` reads."""
+        return self.needs.split("; ")[0]
 
     def load(self, data: Path, subset: str | None, images: Path | None) -> Benchmark:
         """Read its files."""
@@ -74,8 +79,8 @@ _ENTRIES = (
     Entry(
         name="mme",
         summary="14 tasks, 1,187 images with one yes and one no question each",
-        needs="MME_Benchmark_release_version, or the <task>.txt files of the eval tool with "
-        "--images, or the parquet files of lmms-lab/MME",
+        needs="MME_Benchmark_release_version, or the <task>.txt files of the eval tool, or the "
+        "parquet files of lmms-lab/MME; images of the text files in --images",
         subsets="hallucination, perception, cognition, or tasks, several with commas",
         licence="no redistribution, no commercial use: bring your own copy",
         loader="lvlm_prune.eval.mme:load",
@@ -116,7 +121,7 @@ _ENTRIES = (
     Entry(
         name="mmvp",
         summary="300 two-way choices on 150 pairs of images that CLIP takes for the same",
-        needs="Questions.csv and 'MMVP Images'/1.jpg to 300.jpg of MMVP/MMVP on the hub",
+        needs="Questions.csv of MMVP/MMVP on the hub; 'MMVP Images'/1.jpg to 300.jpg beside it",
         subsets="original: answers as in the file, without the two pairs that were corrected",
         licence="MIT",
         loader="lvlm_prune.eval.mmvp:load",

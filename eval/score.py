@@ -22,6 +22,7 @@ from lvlm_prune.eval.answer_files_mme import (
 )
 from lvlm_prune.eval.benchmark import OFFICIAL, Benchmark, Scoring
 from lvlm_prune.eval.benchmarks import benchmark_named, load_benchmark
+from lvlm_prune.eval.hub import HubError
 from lvlm_prune.eval.join import Joined, join
 from lvlm_prune.eval.mme_scoring import TASKS, partial_notes, partial_sums, scored_tasks
 from lvlm_prune.eval.score_error import ScoreError
@@ -184,10 +185,22 @@ def _labels(name: str, request: Request, file: AnswerFile) -> Benchmark:
     except UNREADABLE as error:
         absent = request.labels is None or isinstance(error, FileNotFoundError)
         wrong = "missing_labels" if absent else "bad_labels"
-        raise ScoreError(wrong, str(error)) from error
+        raise ScoreError(wrong, _about_labels(error, name, request.labels)) from error
     if name == MME and file.format == MME and not request.allow_partial:
         refuse_missing_tasks(file.answers, _asked(request, benchmark))
     return benchmark
+
+
+def _about_labels(error: Exception, name: str, labels: Path | None) -> str:
+    """What is wrong with the labels, in the words of `score`'s options."""
+    wanted = f"--labels of {name} takes: {benchmark_named(name).questions}"
+    if labels is not None and not labels.exists():
+        return f"there is no {labels}; {wanted}"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{labels} cannot be read: {(error.strerror or '').lower()}; {wanted}"
+    if labels is None and isinstance(error, ImportError | HubError):
+        return f"{name} needs its labels; {wanted}"
+    return str(error).replace("--data", "--labels")
 
 
 def _asked(request: Request, benchmark: Benchmark) -> tuple[str, ...]:

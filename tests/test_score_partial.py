@@ -163,3 +163,44 @@ def test_one_parser_without_the_package_that_it_needs(tmp_path):
     for step in ("pip install nltk", "--parser words", "--parser all", "--subset discriminative"):
         assert step in error["message"]
     assert "Generative Task" in score("amber", file, "--labels", labels, "--parser", "words")
+
+
+def test_what_is_said_of_labels_speaks_of_labels(tmp_path):
+    records = pope_records("random")
+    rows = write_lines(tmp_path / "answers-0.jsonl", as_rows(records, said(records), "random"))
+    absent = score("pope", rows, "--labels", tmp_path / "absent")["error"]
+    assert absent["name"] == "missing_labels"
+    assert f"there is no {tmp_path / 'absent'}; --labels of pope takes" in absent["message"]
+    for benchmark in ("pope", "chair", "amber", "hallusionbench", "mmvp", "do-you-see-me"):
+        for options in ([], ["--labels", tmp_path / "absent"]):
+            message = score(benchmark, rows, *options)["error"]["message"]
+            assert "--data" not in message
+            assert "--images" not in message
+    subset = score("probe", rows, "--subset", "colour")["error"]
+    assert "colour" in subset["message"], "not that labels are missing"
+
+
+def test_folders_that_are_no_run(tmp_path):
+    """The folder of a whole evaluation holds runs; which one is meant has to be said."""
+    records = pope_records("random")
+    labels = write_lines(tmp_path / "made_pope_random.json", records)
+    out, empty = tmp_path / "out", tmp_path / "empty"
+    for run in ("unpruned", "visionzip-49"):
+        (out / run / "pope").mkdir(parents=True)
+        rows = as_rows(records, said(records), "random")
+        write_lines(out / run / "pope" / "answers-0.jsonl", rows)
+    error = score("pope", out, "--labels", labels)["error"]
+    assert error["name"] == "several_runs"
+    assert "2 runs (unpruned, visionzip-49)" in error["message"]
+    assert f"such as {out / 'unpruned'}" in error["message"]
+    assert score("pope", out / "unpruned", "--labels", labels)["n"] == 24
+    other = score("chair", out / "unpruned", "--labels", labels)["error"]
+    assert (other["name"], "this one has answers to pope" in other["message"]) == (
+        "directory",
+        True,
+    )
+    empty.mkdir()
+    (empty / "notes.txt").write_text("x")
+    error = score("pope", empty, "--labels", labels)["error"]
+    assert error["name"] == "directory"
+    assert "the folder of a run of lvlm-prune eval" in error["message"]
