@@ -8,12 +8,13 @@ to the baseline of each folder; nothing is paired across folders.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from lvlm_prune.eval.compare_files import FILE, Evaluation, check_out, make_folder, read_evaluations
 from lvlm_prune.eval.report_about import about_parts
 from lvlm_prune.eval.report_document import Bullets, Heading, Part
 from lvlm_prune.eval.report_guide import guide_parts
@@ -22,35 +23,20 @@ from lvlm_prune.eval.report_sections import Section, adjusted, sections_of
 from lvlm_prune.eval.report_write import section_parts, write_document
 from lvlm_prune.tables import aligned
 
-FILE = "results.json"
-# What makes runs differ besides what was pruned, with its name in sentences.
+# What makes runs differ besides what was pruned, and how a sentence says so.
 WATCHED = {
-    "model": "model",
-    "fingerprint": "model fingerprint",
-    "planted_sinks": "planted sinks",
-    "prompt": "prompt",
-    "generation": "generation settings",
-    "seed": "seed",
-    "device": "device",
-    "lvlm_prune": "lvlm-prune version",
-    "torch": "torch version",
-    "transformers": "transformers version",
+    "model": "model differs",
+    "fingerprint": "model fingerprint differs",
+    "planted_sinks": "planted sinks differ",
+    "prompt": "prompt differs",
+    "generation": "generation settings differ",
+    "seed": "seed differs",
+    "device": "device differs",
+    "dtype": "number type differs",
+    "lvlm_prune": "lvlm-prune version differs",
+    "torch": "torch version differs",
+    "transformers": "transformers version differs",
 }
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A folder of `eval`.
-
-    Args:
-        name: as short as it can be told from the others.
-        folder: where it lies.
-        results: values of its `results.json`.
-    """
-
-    name: str
-    folder: Path
-    results: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -78,7 +64,7 @@ def compare_folders(folders: Sequence[Path], out: Path, force: bool = False) -> 
 
     Raises:
         ValueError: fewer than two evaluations, other data, a file that is no result file, or a
-            folder for the report that is one of them.
+            folder for the report that is one of them or cannot be written.
         FileNotFoundError: a folder without a result file.
     """
     evaluations = read_evaluations(folders)
@@ -87,8 +73,7 @@ def compare_folders(folders: Sequence[Path], out: Path, force: bool = False) -> 
             f"compare needs two evaluations, got {len(evaluations)} ({folders[0]}); name another "
             "folder that `lvlm-prune eval --out` wrote"
         )
-    if any(evaluation.folder.resolve() == out.resolve() for evaluation in evaluations):
-        raise ValueError(f"--out {out} is one of the evaluations, whose own report would be lost")
+    check_out(out, evaluations)
     differing = data_differences(evaluations)
     if differing and not force:
         raise ValueError(
@@ -97,7 +82,7 @@ def compare_folders(folders: Sequence[Path], out: Path, force: bool = False) -> 
         )
     warnings = (*differing, *setting_differences(evaluations))
     sections = joined_sections(evaluations)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     names = ", ".join(evaluation.name for evaluation in evaluations)
     parts: list[Part] = [Heading(1, f"Compared: {names}")]
     parts.append(Bullets((_what_is_shown(evaluations),), strong=True))
@@ -110,58 +95,6 @@ def compare_folders(folders: Sequence[Path], out: Path, force: bool = False) -> 
     parts += guide_parts(sections, {"timing": _timings(evaluations)})
     write_document(out, parts)
     return Compared(terminal_table(sections), warnings, out)
-
-
-def read_evaluations(folders: Sequence[Path]) -> list[Evaluation]:
-    """Read the result files, each with the shortest name that tells it from the others."""
-    every = (path for folder in folders for path in _result_folders(folder))
-    found = list({path.resolve(): path for path in every}.values())
-    names = _short_names([folder.resolve() for folder in found])
-    return [
-        Evaluation(name, folder, _read(folder / FILE))
-        for name, folder in zip(names, found, strict=True)
-    ]
-
-
-def _result_folders(folder: Path) -> list[Path]:
-    """The folder itself, or those of its models."""
-    if (folder / FILE).is_file():
-        return [folder]
-    inside = sorted(path.parent for path in folder.glob(f"*/{FILE}"))
-    if not inside:
-        raise FileNotFoundError(
-            f"no {FILE} in {folder} or in its folders; name a folder that `lvlm-prune eval --out` "
-            "wrote"
-        )
-    return inside
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    """The values of a result file that this version can show."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no JSON file ({error}); run eval again") from error
-    missing = [
-        name
-        for name, kind in (("benchmarks", dict), ("runs", list))
-        if not isinstance(values, dict) or not isinstance(values.get(name), kind)
-    ]
-    if missing:
-        raise ValueError(
-            f"{path} has no {' and no '.join(missing)}, so it is not of this version of eval; run "
-            "eval again, which reuses the answers"
-        )
-    return dict(values)
-
-
-def _short_names(folders: Sequence[Path]) -> list[str]:
-    """The last parts of each path, as many as make all of them differ."""
-    for depth in range(1, max(len(folder.parts) for folder in folders) + 1):
-        names = ["/".join(folder.parts[-depth:]) for folder in folders]
-        if len(set(names)) == len(names):
-            return names
-    return [str(folder) for folder in folders]
 
 
 def data_differences(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -190,11 +123,53 @@ def setting_differences(evaluations: Sequence[Evaluation]) -> list[str]:
     """Sentences about what else differs."""
     sentences = []
     for key, words in WATCHED.items():
-        values = {one.name: one.results.get(key) for one in evaluations}
-        if len({json.dumps(value, sort_keys=True) for value in values.values()}) > 1:
-            told = "; ".join(f"{name}: `{_shown(value)}`" for name, value in values.items())
-            sentences.append(f"The {words} differs: {told}.")
+        found = {one.name: _leaves(one.results.get(key)) for one in evaluations}
+        differing = [name for name in _every(found.values()) if _differs(name, found.values())]
+        if differing:
+            told = "; ".join(
+                f"{name}: `{_told(leaves, differing)}`" for name, leaves in found.items()
+            )
+            sentences.append(f"The {words}: {told}.")
     return sentences
+
+
+def _leaves(value: Any, name: str = "") -> dict[str, Any]:
+    """The single values of a setting, by names such as `max_new_tokens.pope`."""
+    if not isinstance(value, dict):
+        return {name: value}
+    found: dict[str, Any] = {}
+    for inner, each in value.items():
+        found |= _leaves(each, f"{name}.{inner}" if name else inner)
+    return found
+
+
+def _every(found: Iterable[Mapping[str, Any]]) -> list[str]:
+    """All names, each once."""
+    return list(dict.fromkeys(name for leaves in found for name in leaves))
+
+
+def _differs(name: str, found: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a value is another one somewhere.
+
+    An answer's length is written for each benchmark that was run, so one that an evaluation lacks
+    while it has others is no difference.
+    """
+    limits = "max_new_tokens."
+    values = [
+        leaves.get(name)
+        for leaves in found
+        if name in leaves
+        or not (name.startswith(limits) and any(each.startswith(limits) for each in leaves))
+    ]
+    return len({json.dumps(value, sort_keys=True) for value in values}) > 1
+
+
+def _told(leaves: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The values of an evaluation that are others elsewhere."""
+    if names == [""]:
+        return _shown(leaves.get(""))
+    given = {name: leaves[name] for name in names if name in leaves}
+    return _shown(given) if given else "none"
 
 
 def _shown(value: Any) -> str:
@@ -208,7 +183,7 @@ def joined_sections(evaluations: Sequence[Evaluation]) -> list[Section]:
     """Each scoring rule with the runs of all folders, which their names begin with."""
     joined: dict[tuple[str, str], Section] = {}
     for evaluation in evaluations:
-        for section in _sections(evaluation):
+        for section in sections_of(evaluation.results):
             entries = tuple(
                 replace(
                     entry,
@@ -222,22 +197,11 @@ def joined_sections(evaluations: Sequence[Evaluation]) -> list[Section]:
             if before is not None and before.metric != section.metric:
                 raise ValueError(
                     f"{section.name} is headed by {before.metric} and by {section.metric} "
-                    f"({evaluation.name}); run eval again with one version"
+                    f"({evaluation.folder / FILE}); run eval again with one version"
                 )
             entries = entries if before is None else (*before.entries, *entries)
             joined[key] = replace(section, entries=entries)
     return [adjusted(section) for section in joined.values()]
-
-
-def _sections(evaluation: Evaluation) -> list[Section]:
-    """The sections of one folder."""
-    try:
-        return sections_of(evaluation.results)
-    except KeyError as error:
-        raise ValueError(
-            f"{evaluation.folder / FILE} has no value {error}, so it is not of this version of "
-            "eval; run eval again, which reuses the answers"
-        ) from error
 
 
 def terminal_table(sections: Sequence[Section]) -> str:
