@@ -114,7 +114,8 @@ def _item(number: int, query: Any, known: Any, words: Associations | None) -> It
     if not isinstance(query.get("image"), str) or not isinstance(query.get("query"), str):
         raise ValueError(f"id {number} has no image or no query: {str(query)[:80]}")
     split = SPLIT_OF[kind]
-    label, facts = "", {"type": kind}
+    label = ""
+    facts: dict[str, Any] = {"type": kind}
     if split != GENERATIVE_SPLIT:
         if truth not in ("yes", "no"):
             raise ValueError(f"truth of id {number} is {truth!r}; allowed: yes, no")

@@ -221,7 +221,7 @@ def _rows(
 ) -> list[tuple[str, str, str]]:
     """Image, label and answer of the lines of one split."""
     return [
-        (item.image, item.label, answer)
+        (item.image or "", item.label, answer)
         for item, answer in zip(items, answers, strict=True)
         if item.benchmark == benchmark and item.split == split
     ]

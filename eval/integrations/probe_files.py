@@ -65,7 +65,7 @@ def write_vlmevalkit_table(folder: Path, items: Sequence[Item]) -> Path:
     """
     splits: dict[tuple[str, str, str], list[str]] = {}
     for item in items:
-        splits.setdefault((item.image, item.question, item.label), []).append(item.split)
+        splits.setdefault((_name(item), item.question, item.label), []).append(item.split)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "POPE.tsv"
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -86,10 +86,17 @@ def _row(item: Item) -> dict[str, Any]:
         "question_id": item.id.rpartition("/")[2],
         "question": item.question,
         "answer": item.label,
-        "image_source": Path(item.image).stem,
-        "image": {"bytes": _image(item.image), "path": item.image},
+        "image_source": Path(_name(item)).stem,
+        "image": {"bytes": _image(_name(item)), "path": item.image},
         "category": item.split,
     }
+
+
+def _name(item: Item) -> str:
+    """The file name of a question's image."""
+    if item.image is None:
+        raise ValueError(f"{item.id} has no image; both harnesses ask about images alone")
+    return item.image
 
 
 def _image(name: str) -> bytes:
