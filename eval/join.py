@@ -14,7 +14,7 @@ from functools import partial
 
 from lvlm_prune.eval.answer_files_contract import Answer, AnswerFile, image_number, plain
 from lvlm_prune.eval.benchmark import Benchmark, Item, Text
-from lvlm_prune.eval.image_names import image_names
+from lvlm_prune.eval.image_names import by_image
 from lvlm_prune.eval.join_in_order import asks, in_order, plain_question
 from lvlm_prune.eval.score_error import ScoreError
 
@@ -23,6 +23,7 @@ WITHOUT_NAMES = ("pope", "strings")  # formats that are joined line by line
 
 Pairs = list[tuple[Item, Answer]]
 Lines = Mapping[object, list[Item]]
+Found = tuple[Lines, list[object]]  # lines by name, and the name of each answer
 # Whether a part may be scored, to lines with answers, answers after the last line, and notes.
 Way = Callable[[bool], tuple[Pairs, list[Answer], list[str]]]
 
@@ -100,8 +101,9 @@ def _ways(benchmark: Benchmark, answers: list[Answer], nameless: bool) -> list[W
     in_turn = partial(in_order, benchmark.items, answers)
     if nameless:
         return [in_turn]
-    by_name = [_by_id(benchmark.items, answers)]
-    by_name += [] if ours else [_by_parts(benchmark.items, answers)]
+    images = None if ours else by_image(benchmark.items, answers)
+    by_name: list[Found | None] = [images or _by_id(benchmark.items, answers)]
+    by_name += [] if ours or images else [_by_parts(benchmark.items, answers)]
     ways: list[Way] = [
         partial(_pairs, benchmark, *found, answers, ours) for found in by_name if found is not None
     ]
@@ -159,10 +161,7 @@ def _by_parts(
     items: Sequence[Item], answers: Sequence[Answer]
 ) -> tuple[Lines, list[object]] | None:
     """Lines by what all answers repeat of them; None if that does not tell the lines apart."""
-    labelled = any(item.label for item in items)
-    named = image_number if labelled else image_names(item.image or "" for item in items)
-    asked = [_line_parts(item, named) for item in items]
-    said = [_answer_parts(one, named) for one in answers]
+    asked, said = [_line_parts(item) for item in items], [_answer_parts(one) for one in answers]
     shared = [
         part
         for part in dict.fromkeys(part for each in said for part in each)
@@ -177,21 +176,21 @@ def _by_parts(
     return lines, [tuple(each[part] for part in shared) for each in said]
 
 
-def _line_parts(item: Item, named: Callable[[str], str]) -> dict[str, str]:
+def _line_parts(item: Item) -> dict[str, str]:
     """What a file of answers might repeat of a line."""
     parts = {"split": item.split, "question": plain_question(item.question)}
-    parts |= {} if item.image is None else {"image": named(item.image)}
+    parts |= {} if item.image is None else {"image": image_number(item.image)}
     parts |= {"label": item.label.lower()} if item.label else {}
     facts = {name: plain(fact) for name, fact in item.facts.items()}
     return parts | {name: fact for name, fact in facts.items() if fact is not None}
 
 
-def _answer_parts(answer: Answer, named: Callable[[str], str]) -> dict[str, str]:
+def _answer_parts(answer: Answer) -> dict[str, str]:
     """What an answer repeats of its line."""
     parts = {
         "split": answer.split,
         "question": None if answer.question is None else plain_question(answer.question),
-        "image": None if answer.image is None else named(answer.image),
+        "image": None if answer.image is None else image_number(answer.image),
         "label": None if answer.label is None else answer.label.strip().lower(),
     }
     return {name: part for name, part in parts.items() if part is not None} | dict(answer.facts)
