@@ -148,7 +148,7 @@ def _by_id(items: Sequence[Item], answers: Sequence[Answer]) -> tuple[Lines, lis
             handles[name].add(item.id)
         if item.image is not None and not item.label:
             captions[image_number(item.image)].add(item.id)
-    lines = {item.id: [item] for item in items}
+    lines: dict[object, list[Item]] = {item.id: [item] for item in items}
     names: list[object] = []
     for answer in answers:
         name = answer.id or ""
