@@ -39,6 +39,7 @@ FORMATS = (
 )
 LABELS = ("label", "gt_answer", "truth")
 ROWS = "answers-*.jsonl"  # of a run, one file a process
+DEEPEST = 4  # folders below that of an evaluation: model, run, benchmark, settings
 WITH_MME = ("mme", "probe")  # benchmarks with MME's tasks
 STRINGS, MME = "strings", "mme"
 
@@ -79,22 +80,13 @@ def _read_folder(folder: Path, benchmark: str) -> AnswerFile:
     Raises:
         ScoreError: neither (`directory`), or a folder of several runs (`several_runs`).
     """
-    places = (folder, folder / benchmark)
-    ours = next((found for place in places if (found := sorted(place.glob(ROWS)))), [])
-    if ours:
+    if ours := _rows_of_a_run(folder, benchmark):
         values = [
             (f"{file.name} {place}", value)
             for file in ours
             for place, value in json_values(decode(read_bytes(file), file), file)
         ]
         return _from_json(values, folder, benchmark)
-    if runs := sorted({file.parents[1] for file in folder.glob(f"*/{benchmark}/{ROWS}")}):
-        names = ", ".join(run.name for run in runs[:6])
-        raise ScoreError(
-            "several_runs",
-            f"{folder} holds {len(runs)} {'run' if len(runs) == 1 else 'runs'} ({names}); pass the "
-            f"folder of one of them, such as {runs[0]}",
-        )
     if benchmark in WITH_MME and answer_files_mme.is_mme_folder(folder):
         answers, notes = answer_files_mme.read_folder(folder)
         return AnswerFile(MME, tuple(answers), tuple(notes))
@@ -106,6 +98,34 @@ def _read_folder(folder: Path, benchmark: str) -> AnswerFile:
         f"{folder} has no answers-*.jsonl{texts}; pass one file of answers, or the folder of a run "
         f"of lvlm-prune eval, OUT/RUN, which holds {benchmark}/answers-0.jsonl and so on{has}",
     )
+
+
+def _rows_of_a_run(folder: Path, benchmark: str) -> list[Path]:
+    """The files of a run's folder, or of the only run in the folder of an evaluation.
+
+    A run's answers to a benchmark stand in a folder of its name, those of a control in one below
+    that, named after what it was to match.
+
+    Raises:
+        ScoreError: there are several runs, or a control with several settings (`several_runs`).
+    """
+    for place in (folder, folder / benchmark):
+        if found := sorted(place.glob(ROWS)):
+            return found
+    places: dict[Path, list[Path]] = {}
+    for depth in range(1, DEEPEST + 1):
+        for file in sorted(folder.glob("*/" * depth + ROWS)):
+            if benchmark in (file.parents[0].name, file.parents[1].name):
+                places.setdefault(file.parent, []).append(file)
+    if len(places) > 1:
+        runs = sorted(place.parent if place.name == benchmark else place for place in places)
+        names = ", ".join(str(run.relative_to(folder)) for run in runs[:6])
+        raise ScoreError(
+            "several_runs",
+            f"{folder} holds {len(runs)} runs ({names}{', ...' * (len(runs) > 6)}); pass the "
+            f"folder of one of them, such as {runs[0]}",
+        )
+    return next(iter(places.values()), [])
 
 
 def _from_json(values: list[tuple[str, Any]], path: Path, benchmark: str) -> AnswerFile:
