@@ -67,11 +67,13 @@ class Picture:
         file: name of its PNG in the report's folder.
         caption: one or two sentences; also what is read aloud in its place.
         svg: drawing for HTML; None takes the PNG.
+        narrow: the same drawing for a phone; None has only one.
     """
 
     file: str
     caption: str
     svg: str | None = None
+    narrow: str | None = None
 
 
 Part = Heading | Paragraph | Bullets | Facts | Code | Table | Picture

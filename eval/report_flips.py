@@ -11,19 +11,23 @@ from lvlm_prune.eval.report_drawing import dress, new_figure
 from lvlm_prune.eval.report_style import INK, PAPER, SERIES, SOFT
 
 BAR_INCH = 0.24
+FEW_TICKS = 5
 TO_NO, TO_YES = SERIES[0], SERIES[5]
-LONGEST = 52  # letters of a name
+LONGEST, NARROWEST = 52, 26  # letters of a name
 
 
-def flips_figure(rows: Sequence[tuple[str, int, int]], title: str) -> Any:
+def flips_figure(rows: Sequence[tuple[str, int, int]], title: str, narrow: bool = False) -> Any:
     """Draw flips.
 
     Args:
         rows: name, lines from yes to no, lines from no to yes; from top to bottom.
         title: of the picture.
+        narrow: for a phone: shorter bars and names, no title.
     """
-    room = 0.3 + 0.07 * min(LONGEST, max(len(name) for name, _, _ in rows))
+    longest = NARROWEST if narrow else LONGEST
+    room = 0.3 + 0.07 * min(longest, max(len(name) for name, _, _ in rows))
     width, height = room + 6.0, 1.15 + BAR_INCH * len(rows)
+    width = max(4.0, room + 2.2) if narrow else width
     figure = new_figure(width, height)
     box = (room / width, 0.6 / height, 1 - (room + 0.2) / width)
     axes = figure.add_axes((*box, 1 - 1.05 / height))
@@ -33,14 +37,17 @@ def flips_figure(rows: Sequence[tuple[str, int, int]], title: str) -> Any:
     axes.barh(places, [-count for count in left], color=TO_NO, **common)
     axes.barh(places, right, color=TO_YES, hatch="////", **common)
     # Room for the numbers at the ends of the bars.
-    most = 1.16 * max(1, *left, *right)
+    most = (1.4 if narrow else 1.16) * max(1, *left, *right)
     axes.set_xlim(-most, most)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_yticks(list(places), [_short(name) for name, _, _ in rows])
+    axes.set_yticks(list(places), [_short(name, longest) for name, _, _ in rows])
     ticks = [tick for tick in axes.get_xticks() if abs(tick) <= most and tick == int(tick)]
+    # Every second one, always with the zero, where a phone has no room for all.
+    step = 2 if narrow and len(ticks) > FEW_TICKS else 1
+    ticks = [tick for i, tick in enumerate(ticks) if (i - ticks.index(0)) % step == 0]
     axes.set_xticks(ticks, [f"{abs(int(tick)):,}" for tick in ticks])
-    axes.set_xlabel("← yes to no  ·  lines that flipped  ·  no to yes →")
-    dress(axes, title, "x")
+    axes.set_xlabel("← yes to no  ·  lines  ·  no to yes →")
+    dress(axes, "" if narrow else title, "x")
     axes.tick_params(axis="y", length=0, colors=INK)
     axes.spines["left"].set_visible(False)
     axes.axvline(0, color=SOFT, linewidth=0.9)
@@ -59,6 +66,8 @@ def flips_figure(rows: Sequence[tuple[str, int, int]], title: str) -> Any:
     return figure
 
 
-def _short(name: str) -> str:
-    """A name that fits."""
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+def _short(name: str, longest: int) -> str:
+    """A name that fits: its middle is left out, as budgets stand at the end."""
+    if len(name) <= longest:
+        return name
+    return f"{name[: longest // 2]}…{name[-(longest - longest // 2 - 1) :]}"

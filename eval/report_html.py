@@ -7,7 +7,9 @@ nothing in it is trusted: every text is escaped.
 
 import base64
 import re
+from collections.abc import Iterable
 from html import escape
+from itertools import groupby
 from pathlib import Path
 
 from lvlm_prune.eval.report_document import (
@@ -32,13 +34,26 @@ def html_text(document: Document, folder: Path) -> str:
         folder: where the pictures are.
     """
     title = next((part.text for part in document if isinstance(part, Heading)), "report")
-    body = "\n".join(_part(part, folder) for part in document)
+    body = "\n".join(
+        _verdicts(parts, folder) if strong else "\n".join(_part(part, folder) for part in parts)
+        for strong, parts in groupby(document, _is_verdict)
+    )
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
+
+
+def _is_verdict(part: Part) -> bool:
+    """Whether a part is one of the boxes that stand side by side."""
+    return isinstance(part, Bullets) and part.strong
+
+
+def _verdicts(parts: Iterable[Part], folder: Path) -> str:
+    """Boxes side by side, where the page is wide enough."""
+    return f'<div class="verdicts">{"".join(_part(part, folder) for part in parts)}</div>'
 
 
 def _part(part: Part, folder: Path) -> str:
@@ -72,7 +87,7 @@ def _table(table: Table) -> str:
         rows.append(f'<tr{mark}><th scope="row">{escape(first)}</th>{cells}</tr>')
     body = "\n".join(rows)
     return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="table"><table>\n'
+        '<div class="scroll table" tabindex="0" role="region" aria-label="table"><table>\n'
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>"
     )
 
@@ -90,9 +105,11 @@ def _picture(picture: Picture, folder: Path) -> str:
         drawn = f'<img alt="{label}" src="data:image/png;base64,{data}">'
     else:
         drawn = picture.svg
+    if picture.narrow is not None:
+        drawn = f'<div class="wide">{drawn}</div><div class="narrow">{picture.narrow}</div>'
     return (
-        f'<figure><div class="scroll drawing" tabindex="0" role="region" aria-label="picture">'
-        f"{drawn}</div><figcaption>{_inline(picture.caption)}</figcaption></figure>"
+        f'<figure><div class="drawing">{drawn}</div>'
+        f"<figcaption>{_inline(picture.caption)}</figcaption></figure>"
     )
 
 

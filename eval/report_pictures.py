@@ -3,6 +3,7 @@
 In: a section. Out: PNG files in the report's folder, and parts that show them.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from lvlm_prune.eval.report_document import Part, Picture
 from lvlm_prune.eval.report_drawing import save_png, svg_text
 from lvlm_prune.eval.report_flips import flips_figure
 from lvlm_prune.eval.report_numbers import listed, tokens
-from lvlm_prune.eval.report_plots import Point, cost_figure, pareto_front
+from lvlm_prune.eval.report_plot_words import Point
+from lvlm_prune.eval.report_plots import cost_figure, pareto_front
 from lvlm_prune.eval.report_sections import Entry, Section, labelled
 
 
@@ -37,34 +39,36 @@ def section_pictures(section: Section, folder: Path) -> list[Part]:
 def _tokens(section: Section, entries: list[Entry], folder: Path) -> Picture:
     """Score against visual tokens."""
     points = [_point(entry, entry.kept) for entry in entries]
-    figure = cost_figure(
+    figures = _both(
+        cost_figure,
         points,
         f"{section.name}: {section.metric} against visual tokens",
         ("visual tokens of an image that enter the LLM (logarithmic)", _axis(section)),
         section.lower_is_better,
-        logarithmic=True,
-        notes=False,
+        True,
+        False,
     )
     caption = f"{_axis(section)} against visual tokens, official parser. {_front(section, points)}"
-    return _drawn(figure, folder, f"{section.stem}-tokens", caption)
+    return _drawn(figures, folder, f"{section.stem}-tokens", caption)
 
 
 def _times(section: Section, entries: list[Entry], folder: Path) -> Picture:
     """Score against measured time."""
     points = [_point(entry, entry.ms or 0.0) for entry in entries]
-    figure = cost_figure(
+    figures = _both(
+        cost_figure,
         points,
         f"{section.name}: {section.metric} against the time to the first token",
         ("measured ms to the first token: encoder, selection, splice, prefill", _axis(section)),
         section.lower_is_better,
-        logarithmic=False,
-        notes=True,
+        False,
+        True,
     )
     caption = (
         f"{_axis(section)} against the measured time to the first token; small numbers are visual "
         f"tokens. {_front(section, points)}"
     )
-    return _drawn(figure, folder, f"{section.stem}-time", caption)
+    return _drawn(figures, folder, f"{section.stem}-time", caption)
 
 
 def _flips(section: Section, entries: list[Entry], folder: Path) -> Picture:
@@ -74,12 +78,12 @@ def _flips(section: Section, entries: list[Entry], folder: Path) -> Picture:
         for entry in entries
         if entry.answers
     ]
-    figure = flips_figure(rows, f"{section.name}: answers that flipped from the baseline")
+    figures = _both(flips_figure, rows, f"{section.name}: answers that flipped from the baseline")
     caption = (
         f"{section.name}: lines whose answer flipped, from yes to no on the left and from no to "
         "yes on the right."
     )
-    return _drawn(figure, folder, f"{section.stem}-flips", caption)
+    return _drawn(figures, folder, f"{section.stem}-flips", caption)
 
 
 def _point(entry: Entry, cost: float) -> Point:
@@ -115,8 +119,14 @@ def _front(section: Section, points: list[Point]) -> str:
     return f"On the Pareto front: {listed(names)}."
 
 
-def _drawn(figure: Any, folder: Path, name: str, caption: str) -> Picture:
-    """Write the PNG, and keep the drawing."""
-    file = f"{name}.png"
-    save_png(figure, folder / file)
-    return Picture(file, caption, svg_text(figure, name, caption))
+def _both(draw: Callable[..., Any], *values: Any) -> tuple[Any, Any]:
+    """A figure for wide pages and paper, and one for a phone."""
+    return draw(*values), draw(*values, narrow=True)
+
+
+def _drawn(figures: tuple[Any, Any], folder: Path, name: str, caption: str) -> Picture:
+    """Write the PNG, and keep the drawings."""
+    file, (wide, narrow) = f"{name}.png", figures
+    save_png(wide, folder / file)
+    drawings = svg_text(wide, name, caption), svg_text(narrow, f"{name}-narrow", caption)
+    return Picture(file, caption, *drawings)

@@ -7,48 +7,29 @@ least that score, no better score at that cost. Labels never lie on each other.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import cycle
 from math import log
+from textwrap import fill
 from typing import Any
 
-from lvlm_prune.eval.plot import CONTROLS, spread
+from lvlm_prune.eval.plot import CONTROLS
 from lvlm_prune.eval.report_drawing import dress, new_figure
+from lvlm_prune.eval.report_plot_words import (
+    KEY_INCH,
+    LONGEST,
+    ROW_INCH,
+    Point,
+    write_key,
+    write_names,
+    write_notes,
+)
 from lvlm_prune.eval.report_style import CONTROL, INK, LINE, PAPER, SERIES, SOFT
 
 MARKERS = "ovPXsD^<>"
 PLOT_INCH = 5.4  # width of the part with the points
-ROW_INCH = 0.17  # of one label
-LETTER = 8.5
-LONGEST = 46  # letters of a label
-# Where a note may stand, in points from its own.
-AROUND = ((0, 9), (0, -9), (11, 0), (-11, 0), (10, 8), (10, -8), (-10, 8), (-10, -8))
 LEFT, RIGHT, TOP, BOTTOM = 0.75, 0.2, 0.45, 0.62  # margins in inches
-
-
-@dataclass(frozen=True)
-class Point:
-    """A run.
-
-    Args:
-        series: name of its line.
-        note: what tells it from others of its line, such as its tokens.
-        x: cost.
-        y: score.
-        low: lower end of the score's interval, or None.
-        high: upper end.
-        control: whether it is drawn as a control.
-        baseline: whether it is the unpruned model.
-    """
-
-    series: str
-    note: str
-    x: float
-    y: float
-    low: float | None = None
-    high: float | None = None
-    control: bool = False
-    baseline: bool = False
+# On a phone: width of the picture, height of the points, letters of a line.
+NARROW_INCH, NARROW_PLOT, NARROW_LETTERS = 4.0, 3.0, 46
 
 
 def pareto_front(points: Sequence[tuple[float, float]], lower_is_better: bool = False) -> list[int]:
@@ -74,6 +55,7 @@ def cost_figure(
     lower_is_better: bool,
     logarithmic: bool,
     notes: bool,
+    narrow: bool = False,
 ) -> Any:
     """Draw scores over costs.
 
@@ -84,6 +66,7 @@ def cost_figure(
         lower_is_better: whether a lower score is better.
         logarithmic: whether the costs are.
         notes: write each point's note beside it, where there is room.
+        narrow: for a phone: the names below the points instead of beside them, no title.
     """
     lines: dict[str, list[Point]] = {}
     for point in points:
@@ -95,32 +78,40 @@ def cost_figure(
     room = 0.5 + 0.07 * min(LONGEST, max(map(len, named), default=0))
     height = max(4.6, TOP + BOTTOM + 0.3 + ROW_INCH * len(lines))
     width = LEFT + room + PLOT_INCH + RIGHT
+    below, top, plot = BOTTOM, TOP, PLOT_INCH
+    if narrow:
+        width, room, top = NARROW_INCH, 0.1, 0.15
+        below = KEY_INCH + ROW_INCH * len(named)
+        height, plot = NARROW_PLOT + below + top, width - LEFT - room - RIGHT
     figure = new_figure(width, height)
-    box = (LEFT / width, BOTTOM / height, 1 - (LEFT + RIGHT) / width)
-    axes = figure.add_axes((*box, 1 - (TOP + BOTTOM) / height))
-    edge = _scales(axes, points, room, logarithmic)
-    axes.set_xlabel(labels[0])
+    box = (LEFT / width, below / height, 1 - (LEFT + RIGHT) / width)
+    axes = figure.add_axes((*box, 1 - (top + below) / height))
+    edge = _scales(axes, points, room / plot, logarithmic)
+    axes.set_xlabel(fill(labels[0], NARROW_LETTERS) if narrow else labels[0])
     axes.set_ylabel(labels[1])
-    dress(axes, title, "y")
+    dress(axes, "" if narrow else title, "y")
     looks = _looks(lines)
     _level(axes, points, edge)
     for name, members in lines.items():
         _line(axes, sorted(members, key=lambda p: p.x), looks[name], faint=notes)
     _front(axes, points, lower_is_better)
-    _names(axes, named, looks, edge)
-    _notes(axes, points, alone, points if notes else [])
+    if narrow:
+        write_key(axes, named, looks)
+    else:
+        write_names(axes, named, looks, edge)
+    write_notes(axes, points, alone, points if notes else [])
     return figure
 
 
-def _scales(axes: Any, points: Sequence[Point], room: float, logarithmic: bool) -> float:
-    """Room for the names left of the points; returns where the names end."""
+def _scales(axes: Any, points: Sequence[Point], share: float, logarithmic: bool) -> float:
+    """Room for the names, a share of the points' own, left of them; returns where it ends."""
     costs = sorted({point.x for point in points})
     ends = [e for p in points for e in (p.y, p.low, p.high) if e is not None]
     pad = 0.06 * (max(ends) - min(ends)) or 0.05 * abs(max(ends)) or 0.05
     axes.set_ylim(min(ends) - pad, max(ends) + pad)
     first, last = (log(costs[0]), log(costs[-1])) if logarithmic else (costs[0], costs[-1])
     span = (last - first) or (0.5 if logarithmic else 0.5 * abs(last) or 1.0)
-    low, high = first - span * (room / PLOT_INCH), last + 0.05 * span
+    low, high = first - span * max(share, 0.05), last + 0.05 * span
     edge = first - 0.06 * span
     if logarithmic:
         from math import exp
@@ -193,97 +184,3 @@ def _front(axes: Any, points: Sequence[Point], lower_is_better: bool) -> None:
     dots = (0, (1, 1.6))
     axes.plot(xs, ys, drawstyle="steps-post", color=INK, linewidth=1.3, linestyle=dots, zorder=2)
     axes.plot(xs, ys, "o", markersize=11, markerfacecolor="none", markeredgecolor=INK, zorder=4)
-
-
-def _names(
-    axes: Any,
-    lines: Mapping[str, Sequence[Point]],
-    looks: Mapping[str, tuple[str, str]],
-    edge: float,
-) -> None:
-    """The names of the lines, left of where they begin and apart from each other."""
-    if not lines:
-        return
-    low, high = axes.get_ylim()
-    inches = axes.figure.get_figheight() - TOP - BOTTOM
-    gap = ROW_INCH * (high - low) / inches
-    starts = [min(members, key=lambda p: p.x) for members in lines.values()]
-    places = spread([start.y for start in starts], gap, high - gap / 2)
-    rise = max(0.0, low + gap / 2 - min(places))
-    for (name, start), place in zip(zip(lines, starts, strict=True), places, strict=True):
-        color, marker = looks[name]
-        height = place + rise
-        axes.plot([edge, start.x], [height, start.y], color=color, linewidth=0.6, alpha=0.5)
-        axes.plot([edge], [height], color=color, marker=marker, markersize=5)
-        axes.annotate(
-            name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…",
-            (edge, height),
-            xytext=(-6, 0),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-            fontsize=LETTER,
-            color=INK,
-        )
-
-
-def _notes(
-    axes: Any, points: Sequence[Point], alone: Sequence[Point], noted: Sequence[Point]
-) -> None:
-    """Words beside points, each where it covers nothing; a note without such a place is left out.
-
-    Args:
-        axes: matplotlib axes.
-        points: all points, which no word may cover.
-        alone: points whose name is written.
-        noted: points whose note is written.
-    """
-    radius = 0.05 * axes.figure.dpi
-    taken: list[Sequence[float]] = []
-    for point in points:
-        x, y = axes.transData.transform((point.x, point.y))
-        taken.append((x - radius, y - radius, x + radius, y + radius))
-    for point in alone:
-        _beside(axes, point, point.series, ((-12, 8), (-12, -9), (0, 15), (0, -15)), taken, "right")
-    for point in noted:
-        _beside(axes, point, point.note, AROUND, taken, "center")
-
-
-def _beside(
-    axes: Any,
-    point: Point,
-    words: str,
-    shifts: Sequence[tuple[float, float]],
-    taken: list[Sequence[float]],
-    align: str,
-) -> None:
-    """Write words at the first shift (in points) where they cover nothing, and note their box."""
-    frame = axes.get_window_extent().extents
-    for shift in shifts:
-        text = axes.annotate(
-            words,
-            (point.x, point.y),
-            xytext=shift,
-            textcoords="offset points",
-            ha=align,
-            va="center",
-            fontsize=LETTER if align == "right" else 7,
-            color=INK if align == "right" else SOFT,
-            zorder=5,
-        )
-        box = text.get_window_extent().extents
-        if _inside(box, frame) and not any(_overlap(box, other) for other in taken):
-            taken.append(box)
-            return
-        text.remove()
-
-
-def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether two boxes share a point."""
-    apart = one[2] < other[0] or other[2] < one[0] or one[3] < other[1] or other[3] < one[1]
-    return not apart
-
-
-def _inside(one: Sequence[float], frame: Sequence[float]) -> bool:
-    """Whether a box lies in another."""
-    return one[0] >= frame[0] and one[1] >= frame[1] and one[2] <= frame[2] and one[3] <= frame[3]

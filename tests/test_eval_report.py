@@ -16,7 +16,8 @@ from lvlm_prune.eval import report_numbers as numbers
 from lvlm_prune.eval.bootstrap import Number
 from lvlm_prune.eval.mcnemar import holm
 from lvlm_prune.eval.report_flips import flips_figure
-from lvlm_prune.eval.report_plots import Point, cost_figure, pareto_front
+from lvlm_prune.eval.report_plot_words import Point
+from lvlm_prune.eval.report_plots import cost_figure, pareto_front
 from lvlm_prune.eval.report_sections import sections_of
 from lvlm_prune.eval.report_tables import main_table, parser_table, split_table
 from lvlm_prune.eval.report_words import verdict
@@ -312,15 +313,19 @@ def test_a_run_that_answered_nothing_is_shown_without_numbers(tmp_path, results)
     assert "visionzip" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("series", "logarithmic", "notes"), [(3, True, False), (30, False, True)])
-def test_words_of_a_plot_do_not_lie_on_each_other(series, logarithmic, notes):
+@pytest.mark.parametrize(
+    ("series", "logarithmic", "notes", "narrow"),
+    [(3, True, False, False), (30, False, True, False), (3, True, False, True),
+     (30, False, True, True)],
+)  # fmt: skip
+def test_words_of_a_plot_do_not_lie_on_each_other(series, logarithmic, notes, narrow):
     rng = np.random.default_rng(series)
     points = [Point("unpruned", "196", 196.0, 0.9, 0.88, 0.92, baseline=True)]
     for number, kept in product(range(series), (12, 25, 49)):
         y = 0.8 + 0.02 * rng.random()
         cost = kept if logarithmic else kept + 9 * rng.random()
         points.append(Point(f"method {number} with a name", str(kept), cost, y, y - 0.02, y + 0.02))
-    figure = cost_figure(points, "title", ("x", "y"), False, logarithmic, notes)
+    figure = cost_figure(points, "title", ("x", "y"), False, logarithmic, notes, narrow)
     figure.canvas.draw()
     (axes,) = figure.axes
     boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
