@@ -72,7 +72,7 @@ def test_a_line_that_stands_twice_in_files_that_are_their_own_labels(tmp_path, a
 
 
 def test_the_same_question_with_both_labels_is_a_pair(tmp_path):
-    """The golden files of some tasks ask one question twice, once with each label."""
+    """The official tool takes them as one; the label, not the question, tells the lines apart."""
     lines = [["a.jpg", "Is it?", label, label] for label in ("Yes", "No")]
     folder = write_mme(tmp_path / "mme", {"count": lines})
     assert score("mme", folder, "--subset", "count")["tasks"] == {"count": 200}
