@@ -16,6 +16,7 @@ from typing import Any
 
 from lvlm_prune.eval.compare_files import FILE, Evaluation, check_out, make_folder, read_evaluations
 from lvlm_prune.eval.report_about import about_parts
+from lvlm_prune.eval.report_caution import cautions
 from lvlm_prune.eval.report_document import Bullets, Heading, Part
 from lvlm_prune.eval.report_guide import guide_parts
 from lvlm_prune.eval.report_numbers import difference, interval, tokens
@@ -85,7 +86,7 @@ def compare_folders(folders: Sequence[Path], out: Path, force: bool = False) -> 
     make_folder(out)
     names = ", ".join(evaluation.name for evaluation in evaluations)
     parts: list[Part] = [Heading(1, f"Compared: {names}")]
-    parts.append(Bullets((_what_is_shown(evaluations),), strong=True))
+    parts.append(Bullets((_what_is_shown(evaluations), *_cautions(evaluations)), strong=True))
     if warnings:
         parts += [Heading(2, "What differs besides the pruning"), Bullets(warnings)]
     for section in sections:
@@ -230,6 +231,16 @@ def _what_is_shown(evaluations: Sequence[Evaluation]) -> str:
         "the same evaluation; between evaluations only scores with their intervals stand side by "
         "side."
     )
+
+
+def _cautions(evaluations: Sequence[Evaluation]) -> list[str]:
+    """What weakens the numbers of each evaluation, as its own report says it."""
+    return [
+        f"{evaluation.name}, {section.name}: {sentence}"
+        for evaluation in evaluations
+        for section in sections_of(evaluation.results)
+        for sentence in cautions(section)
+    ]
 
 
 def _timings(evaluations: Sequence[Evaluation]) -> str:

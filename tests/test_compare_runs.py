@@ -60,6 +60,13 @@ def test_one_table_and_one_plot_hold_all_runs(folders, compared):
     assert text.count("f1 is the mean over near, far") == 1, "said once for all runs"
 
 
+def test_what_weakens_an_evaluation_is_said_beside_the_others(compared):
+    """Made-up answers end with a full stop, which one of the two parsers does not read."""
+    text = (compared.folder / "report.md").read_text(encoding="utf-8")
+    for name in ("one", "two"):
+        assert f"> - {name}/probe, haunted / spots: Parsers disagree: f1 of" in text
+
+
 def test_holm_counts_the_runs_of_all_folders(folders):
     section = joined_sections(read_evaluations(folders))[0]
     entries = [entry for entry in section.entries if entry.answers]
