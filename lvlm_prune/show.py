@@ -1,8 +1,8 @@
 """The `run` command: one question, once with all visual tokens and once with the kept ones.
 
-In: an image file, a question and a config. Out: on the screen both answers with tokens and times,
-and a picture of what was kept. Both answers come from `model.generate`, the pruned one through
-`attach`, as a script would get it.
+In: an image file, a question and a config. Out: on the screen both answers with tokens, times and
+the memory of the KV cache, and a picture of what was kept. Both answers come from
+`model.generate`, the pruned one through `attach`, as a script would get it.
 """
 
 from collections.abc import Sequence
@@ -18,16 +18,19 @@ from lvlm_prune.adapters import adapter_for
 from lvlm_prune.attachment import attach
 from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.config import PruneConfig
+from lvlm_prune.decoder_call import coming_marks
 from lvlm_prune.eval.pictures import save_png
 from lvlm_prune.eval.prefill import StageTimes, medians, time_stages
 from lvlm_prune.eval.workers import divided_threads
 from lvlm_prune.images import load_image
 from lvlm_prune.inside import inside, wanted_marks
+from lvlm_prune.kv_cache import cache_bytes
 from lvlm_prune.layers.reached import reached_layers
 from lvlm_prune.layers.report import LayerReport
-from lvlm_prune.loading import Loaded, load
+from lvlm_prune.loading import load
 from lvlm_prune.show_answer import answer
 from lvlm_prune.show_figure import Drawn, Shown, figure, whole
+from lvlm_prune.show_table import Timed, table
 from lvlm_prune.views import views
 
 ROUNDS = 5
@@ -70,6 +73,7 @@ def show_run(
     with divided_threads(loaded.model.device):
         threads = torch.get_num_threads()
         times = measure(loaded.model, stages, inputs)
+        memory = [kv_bytes(loaded.model, stage, inputs) for stage in stages]
     full = answer(loaded, inputs, max_new_tokens)
     with attach(loaded.model, config) as handle:
         contrasted = handle.reweighting is not None and handle.reweighting.contrast is not None
@@ -81,10 +85,11 @@ def show_run(
     left = None if layers is None else left_inside(loaded.model, inputs, choice, layers)
     last = entered if left is None else len(left)
     shown = (
-        Shown("unpruned", *full, choice.total, choice.total, times[0]),
-        Shown(short_label(config), *pruned, entered, last, times[1]),
+        Shown("unpruned", *full, choice.total, choice.total, times[0], memory[0]),
+        Shown(short_label(config), *pruned, entered, last, times[1], memory[1]),
     )
-    typer.echo(table(loaded, question, shown, threads))
+    timed = Timed(loaded.model.device.type, threads, ROUNDS)
+    typer.echo(f"{loaded.label}: {question}\n{table(shown, timed)}")
     if (line := untimed(config)) is not None:
         typer.echo(line)
     if layers is not None:
@@ -129,6 +134,17 @@ def measure(
     return [medians(times) for times in zip(*rounds[1:], strict=True)]
 
 
+@torch.inference_mode()
+def kv_bytes(model: Any, stage: BoundaryStage, inputs: dict[str, Tensor]) -> int:
+    """Bytes of the KV cache behind one prompt, measured on its tensors."""
+    with inside(model, stage.config):
+        rewritten = stage.rewrite(inputs)
+        if rewritten.marks:
+            coming_marks.set(rewritten.marks)
+        output = model(**rewritten.arguments, use_cache=True, logits_to_keep=1)
+    return cache_bytes(output.past_key_values)
+
+
 def short_label(config: PruneConfig) -> str:
     """What a config does, in few words."""
     parts = [config.method] if config.prunes_before_llm else []
@@ -137,38 +153,6 @@ def short_label(config: PruneConfig) -> str:
     if config.reweight is not None:
         parts.append(config.reweight.label())
     return " + ".join(parts)
-
-
-def table(loaded: Loaded, question: str, shown: Sequence[Shown], timed_threads: int) -> str:
-    """Both answers with their numbers, as aligned text."""
-    heads = ["", "visual tokens", "encode", "select", "prefill", "total", "p(yes)", "p(no)"]
-    rows = [heads]
-    for each in shown:
-        times = each.times
-        values = (times.encode, times.select + times.splice, times.prefill, times.total)
-        chances = ("-", "-") if each.yes_no is None else [f"{p:.3f}" for p in each.yes_no]
-        tokens = str(each.tokens) if each.last == each.tokens else f"{each.tokens} -> {each.last}"
-        rows.append([each.name, tokens, *(f"{v:.1f}" for v in values), *chances])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
-    lines = [
-        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(cells))
-        for cells in (list(zip(row, widths, strict=True)) for row in rows)
-    ]
-    ends = ["answer", *(each.text for each in shown)]
-    lines = [f"{line}  {text}" for line, text in zip(lines, ends, strict=True)]
-    device = loaded.model.device.type
-    threads = f", {timed_threads} thread(s)" if device == "cpu" else ""
-    note = "; a -> b: tokens that enter the LLM, and those at its last layer"
-    dropped = any(each.last < each.tokens for each in shown)
-    return "\n".join(
-        [
-            f"{loaded.label}: {question}",
-            *lines,
-            f"ms up to the first token, medians of {ROUNDS} interleaved rounds after a warm-up "
-            f"({device}{threads}); select includes shortening the prompt"
-            + (note if dropped else ""),
-        ]
-    )
 
 
 def untimed(config: PruneConfig) -> str | None:

@@ -1,4 +1,4 @@
-"""The picture of the `run` command: an image, what was kept of it, and the scores.
+"""The picture of the `run` command: an image, what was kept of it, the scores, and what merged.
 
 In: both answers and what was chosen of the whole image. Out: one PIL image of labelled panels. It
 knows nothing about models.
@@ -12,11 +12,17 @@ from PIL import Image
 from torch import Tensor
 
 from lvlm_prune.config import PruneConfig
-from lvlm_prune.eval.panels import Panel, panel_grid
+from lvlm_prune.eval.panels import MARGIN, Panel, panel_grid
 from lvlm_prune.eval.prefill import StageTimes
 from lvlm_prune.overlay import draw_kept_views, draw_score_views, draw_views
+from lvlm_prune.overlay_groups import draw_group_views
+from lvlm_prune.overlay_legend import DROPPED, KEPT, MERGED, NEWLINE, SCORES, SINK, Key, with_legend
+from lvlm_prune.overlay_tiles import draw_tiles, newline_tokens
+from lvlm_prune.report import MIB
 from lvlm_prune.stage import Choice
 from lvlm_prune.views import View
+
+LETTERS = {2: 26, 3: 33}  # pixels by panels in a row; legible where the picture is shrunk
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class Shown:
         tokens: visual tokens that entered the LLM.
         last: those that reached its last layer.
         times: medians in ms.
+        kv_bytes: of the KV cache behind the prompt.
     """
 
     name: str
@@ -39,6 +46,12 @@ class Shown:
     tokens: int
     last: int
     times: StageTimes
+    kv_bytes: int
+
+    @property
+    def cost(self) -> str:
+        """Milliseconds and memory of the prompt, in words."""
+        return f"prefill {self.times.prefill:.1f} ms, KV {self.kv_bytes / MIB:.2f} MiB"
 
 
 @dataclass(frozen=True)
@@ -91,13 +104,6 @@ def whole(choices: Sequence[Choice]) -> Drawn:
     )
 
 
-def sinks_note(sinks: Tensor | None) -> str:
-    """What a picture says of ViT sinks, `[N]` bool, where they were looked for."""
-    if sinks is None:
-        return ""
-    return "; crosses: ViT sinks" if bool(sinks.any()) else "; no ViT sinks found"
-
-
 def figure(
     config: PruneConfig,
     title: str,
@@ -106,7 +112,7 @@ def figure(
     choice: Drawn,
     left: Tensor | None,
 ) -> Image.Image | None:
-    """The image, the tokens kept before and inside the LLM, and their scores, if there are any.
+    """The image, the tokens kept before and inside the LLM, their scores and groups, with a legend.
 
     Args:
         config: what was done.
@@ -122,24 +128,54 @@ def figure(
     if not rows:
         return None
     full, pruned = shown
-    answered = f"answer: {pruned.text}"
+    told = f"answer: {pruned.text}\n{pruned.cost}"
     panels = [
-        Panel(draw_views(rows), f"{full.tokens} visual tokens (unpruned)", f"answer: {full.text}")
+        Panel(
+            draw_views(rows),
+            f"unpruned: {full.tokens} visual tokens",
+            f"answer: {full.text}\n{full.cost}",
+        )
     ]
     if config.prunes_before_llm or left is None:
-        kept = draw_kept_views(rows, choice.kept, choice.sinks, choice.total)
-        by = f"kept by {config.method}" if config.prunes_before_llm else f"with {pruned.name}"
-        note = answered if left is None else "these enter the LLM"
-        panels.append(Panel(kept, f"{pruned.tokens} {by}", note + sinks_note(choice.sinks)))
-    if left is not None and config.layers is not None:
-        kept = draw_kept_views(rows, left, choice.sinks, choice.total)
-        panels.append(Panel(kept, f"{len(left)} left by {config.layers.label()}", answered))
-    if choice.scores is not None:
+        name = config.method if config.prunes_before_llm else pruned.name
+        note = told if left is None else "these enter the LLM"
         panels.append(
             Panel(
-                draw_score_views(rows, choice.scores, choice.kept),
-                f"scores of {config.method}",
-                "yellow: high, kept tokens outlined",
+                _kept(rows, choice.kept, choice), f"{name}: {pruned.tokens} of {full.tokens}", note
             )
         )
-    return panel_grid([panels], title)
+    if left is not None and config.layers is not None:
+        label = f"{config.layers.label()}: {len(left)} of {full.tokens}"
+        panels.append(Panel(_kept(rows, left, choice), label, told))
+    if choice.scores is not None:
+        scores = draw_score_views(rows, choice.scores, choice.kept)
+        panels.append(Panel(scores, f"scores of {config.method}", "white outline: kept"))
+    if choice.groups is not None:
+        merged = draw_group_views(rows, choice.groups, choice.kept)
+        panels.append(Panel(merged, "what was merged", "number: tokens in a group"))
+    across = 3 if len(panels) == 3 else 2
+    lines = [panels[first : first + across] for first in range(0, len(panels), across)]
+    size = LETTERS[across]
+    return with_legend(panel_grid(lines, title, size), keys(rows, choice), size - 3, MARGIN)
+
+
+def keys(rows: Sequence[Sequence[View]], choice: Drawn) -> list[Key]:
+    """What the legend has to explain."""
+    found = [KEPT, DROPPED]
+    if choice.sinks is not None:
+        some = bool(choice.sinks.any())
+        found.append(SINK if some else Key("sink", "ViT sink (none found)"))
+    if choice.scores is not None:
+        found.append(SCORES)
+    if choice.groups is not None:
+        found.append(MERGED)
+    if any(tokens for row in newline_tokens(rows, choice.total) for tokens in row):
+        found.append(NEWLINE)
+    return found
+
+
+def _kept(rows: Sequence[Sequence[View]], kept: Tensor, choice: Drawn) -> Image.Image:
+    """Kept tokens in colour; several views are named."""
+    several = sum(len(row) for row in rows) > 1
+    draw = draw_tiles if several else draw_kept_views
+    return draw(rows, kept, choice.sinks, choice.total)

@@ -26,11 +26,13 @@ class View:
         image: what the encoder saw.
         rows: the prompt's placeholder of each token in raster order, `[n]`.
         grid: (h, w) with h * w == n.
+        name: what it shows of an image that has several views.
     """
 
     image: Image.Image
     rows: Tensor
     grid: tuple[int, int]
+    name: str = ""
 
     def own(self, tokens: Tensor, total: int) -> Tensor:
         """Those of some tokens `[K]` of the prompt's N that lie in this view, as its own rows."""
@@ -78,7 +80,10 @@ def _base_and_picture(base: Image.Image, picture: Image.Image, tiles: Tiles) -> 
     token = base.width // base_grid[1]
     size = (grid[1] * token, grid[0] * token)
     joined = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    return [View(base, base_rows, base_grid), View(joined, rows, grid)]
+    return [
+        View(base, base_rows, base_grid, "whole image"),
+        View(joined, rows, grid, "its tiles, joined"),
+    ]
 
 
 def seen_images(inputs: Mapping[str, Tensor], processor: Any) -> list[Image.Image]:
@@ -152,6 +157,10 @@ def _laid_out(shown: list[View], picture: Image.Image) -> list[list[View]]:
     if len(shown) == 1:
         return [shown]
     count = len(shown) - 1
+    shown = [
+        *(replace(view, name=f"tile {number + 1}") for number, view in enumerate(shown[:-1])),
+        replace(shown[-1], name="whole image"),
+    ]
     shapes = [(h, count // h) for h in range(1, count + 1) if count % h == 0]
     aspect = picture.width / picture.height
     h, w = min(shapes, key=lambda shape: abs(aspect - shape[1] / shape[0]))

@@ -6,8 +6,18 @@ import torch
 from PIL import Image
 
 from lvlm_prune.eval.panels import Panel, panel_grid
-from lvlm_prune.overlay import OUTLINE, draw_kept, draw_scores, enlarge
-from lvlm_prune.views import model_view
+from lvlm_prune.overlay import (
+    draw_kept,
+    draw_kept_views,
+    draw_score_views,
+    draw_scores,
+    draw_sink_views,
+    draw_views,
+    enlarge,
+)
+from lvlm_prune.overlay_cells import OUTLINE
+from lvlm_prune.overlay_groups import draw_group_views
+from lvlm_prune.views import View, model_view
 
 RED = Image.new("RGB", (112, 112), (250, 20, 20))
 GRID = (14, 14)
@@ -90,3 +100,44 @@ def test_panels_fit_on_the_canvas():
     assert one.width == two.width == 2 * 112 + 3 * 14
     assert two.height > one.height > 112
     assert np.asarray(one)[-1].min() == 255, "words touch the lower edge"
+
+
+@pytest.mark.parametrize("size", [(28, 28), (100, 70), (896, 30)])
+def test_native_size(size):
+    image = Image.new("RGB", size, (250, 20, 20))
+    view = View(image, torch.arange(14), (2, 7))
+    kept, sinks = torch.tensor([0, 9]), torch.zeros(14, dtype=torch.bool)
+    sinks[[0, 13]] = True
+    pictures = [
+        draw_kept(image, (2, 7), kept, sinks, None),
+        draw_scores(image, (2, 7), torch.arange(14.0), kept, None),
+        draw_views([[view]], None),
+        draw_kept_views([[view]], kept, sinks, 14, None),
+        draw_score_views([[view]], torch.arange(14.0), kept, None),
+        draw_sink_views([[view]], sinks, None),
+        draw_group_views([[view]], torch.zeros(14).long(), kept, None),
+    ]
+    assert {picture.size for picture in pictures} == {size}
+
+
+@pytest.mark.parametrize("cell", [1, 2, 3])
+def test_tokens_of_few_pixels(cell):
+    image = Image.new("RGB", (4 * cell, 4 * cell), (250, 20, 20))
+    picture = draw_kept(image, (4, 4), [0, 5], torch.ones(16, dtype=torch.bool), None)
+    assert picture.size == (4 * cell, 4 * cell)
+
+
+def test_small_tokens_keep_some_of_their_colour():
+    image = Image.new("RGB", (80, 80), (250, 20, 20))
+    picture = np.asarray(draw_kept(image, (20, 20), [21], None, None))[4:8, 4:8]
+    assert (picture[1:3, 1:3] == (250, 20, 20)).all()
+    assert (picture[0] == OUTLINE).all()
+
+
+def test_sinks_alone_leave_the_image_in_colour():
+    view = View(RED, torch.arange(196), GRID)
+    sinks = torch.zeros(196, dtype=torch.bool)
+    sinks[0] = True
+    picture = np.asarray(draw_sink_views([[view]], sinks))
+    assert (picture[16, 16] == 255).all()
+    assert (picture[32:, 32:] == (250, 20, 20)).all()
