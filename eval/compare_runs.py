@@ -105,11 +105,13 @@ def data_differences(evaluations: Sequence[Evaluation]) -> list[str]:
     for name in names:
         having = [one for one in evaluations if name in one.results["benchmarks"]]
         for one, other in pairwise(having):
-            versions = [_data_version(each, name) for each in (one, other)]
-            if versions[0] != versions[1]:
+            versions = [_leaves(_data_version(each, name)) for each in (one, other)]
+            differing = [each for each in _every(versions) if _differs(each, versions)]
+            if differing:
+                told = [_told(version, differing) for version in versions]
                 sentences.append(
-                    f"{name} is not the same data in {one.name} ({_shown(versions[0])}) and in "
-                    f"{other.name} ({_shown(versions[1])})."
+                    f"{name} is not the same data in {one.name} ({told[0]}) and in {other.name} "
+                    f"({told[1]})."
                 )
     return sentences
 

@@ -105,12 +105,11 @@ def _picture(picture: Picture, folder: Path) -> str:
         drawn = f'<img alt="{label}" src="data:image/png;base64,{data}">'
     else:
         drawn = picture.svg
+    box = '<div class="scroll drawing" tabindex="0" role="region" aria-label="picture">'
     if picture.narrow is not None:
+        box = '<div class="drawing">'
         drawn = f'<div class="wide">{drawn}</div><div class="narrow">{picture.narrow}</div>'
-    return (
-        f'<figure><div class="drawing">{drawn}</div>'
-        f"<figcaption>{_inline(picture.caption)}</figcaption></figure>"
-    )
+    return f"<figure>{box}{drawn}</div><figcaption>{_inline(picture.caption)}</figcaption></figure>"
 
 
 def _inline(text: str) -> str:

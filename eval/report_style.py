@@ -52,6 +52,7 @@ h2 {{ font-size: 1.25rem; margin: 2rem 0 0.7rem; padding-top: 0.9rem;
   border-top: 1px solid var(--line); }}
 h3 {{ font-size: 1.02rem; margin: 1.8rem 0 0.6rem; }}
 p, ul, dl {{ max-width: 62rem; margin: 0 0 1rem; }}
+p, li, figcaption {{ overflow-wrap: anywhere; }}
 li {{ margin-bottom: 0.35rem; }}
 .verdicts {{ display: grid; gap: 1rem; margin: 0 0 1rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); }}
@@ -96,6 +97,7 @@ figcaption {{ color: var(--soft); font-size: 0.9rem; max-width: 62rem; }}
   dd {{ margin-bottom: 0.5rem; }}
   .wide {{ display: none; }}
   .narrow {{ display: block; }}
+  .drawing img {{ max-width: none; width: 44rem; }}
   th:first-child {{ max-width: 7.5rem; overflow-wrap: break-word; }}
 }}
 @media print {{
@@ -105,6 +107,7 @@ figcaption {{ color: var(--soft); font-size: 0.9rem; max-width: 62rem; }}
   .scroll {{ overflow: visible; background: none; }}
   .wide {{ display: block; }}
   .narrow {{ display: none; }}
+  .drawing img {{ max-width: 100%; width: auto; }}
   table {{ font-size: 7.4pt; }}
   th, td {{ padding: 0.15rem 0.28rem; white-space: normal; }}
   thead th {{ min-width: 0; }}

@@ -143,6 +143,16 @@ def test_force_compares_other_data_and_says_so(folders, tmp_path):
     assert "not the same data" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
 
 
+def test_only_files_that_differ_are_told():
+    versions = [{"same.json": "aa", "other.json": "bb"}, {"same.json": "aa", "limit": "2"}]
+    found = [
+        Evaluation(n, Path(n), {"benchmarks": {"pope": {"version": version, "lines": 6}}})
+        for n, version in zip("ab", versions, strict=True)
+    ]
+    (sentence,) = data_differences(found)
+    assert sentence == "pope is not the same data in a (other.json=bb) and in b (limit=2)."
+
+
 def test_fewer_lines_are_other_data(folders, tmp_path):
     values = results_of(benchmark(images=5), {("cls", 49): (0.1, 36)})
     with pytest.raises(ValueError, match="lines=84.*lines=35"):

@@ -6,6 +6,7 @@ import re
 import pytest
 from made_up_results import results_of
 from made_up_runs import benchmark
+from PIL import Image
 
 from lvlm_prune.eval.report_flips import flips_figure
 from lvlm_prune.eval.report_plot_words import LETTER, Point
@@ -75,6 +76,16 @@ def test_tables_scroll_in_their_own_box_with_a_bar_and_a_shadow(page):
     assert "::-webkit-scrollbar-thumb" in STYLE
     assert "linear-gradient(to left, var(--shade), transparent)" in STYLE
     assert "position: sticky" in STYLE
+
+
+def test_long_words_break_and_pictures_scroll(tmp_path):
+    Image.new("RGB", (60, 40), "#336699").save(tmp_path / "overlays.png")
+    write_report(tmp_path, json.loads(json.dumps(results_of(benchmark(images=12)))))
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert text.count('<div class="scroll drawing" tabindex="0"') == 1
+    assert "p, li, figcaption { overflow-wrap: anywhere; }" in STYLE
+    phone = STYLE.partition("@media (max-width: 40rem)")[2].partition("@media print")[0]
+    assert ".drawing img { max-width: none; width: 44rem; }" in phone
 
 
 def test_verdicts_stand_side_by_side_in_one_box(page):
