@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lvlm_prune.eval.bootstrap import DRAWS
+from lvlm_prune.eval.report_caution import LEAST_UNITS, WIDEST
 from lvlm_prune.eval.report_document import Bullets, Heading, Part
-from lvlm_prune.eval.report_numbers import counted
+from lvlm_prune.eval.report_numbers import counted, percent
 from lvlm_prune.eval.report_sections import Section
 
 
@@ -31,6 +32,12 @@ def _reading(sections: Sequence[Section]) -> list[str]:
         "difference, both runs see the same draw; an interval that holds 0 means that this sample "
         "cannot tell the runs apart, not that they are equal.",
     ]
+    if any(section.compared for section in sections):
+        texts.append(
+            f"too few images to tell: fewer than {LEAST_UNITS} images were drawn, or the 95 % "
+            f"interval of a difference is wider than {percent(2 * WIDEST)} of the scale. No run is "
+            "called free of a visible loss on those."
+        )
     if any(entry.answers for section in sections for entry in section.entries):
         texts += [
             "lines yes→no / no→yes: benchmark lines whose answer flipped from the baseline to the "

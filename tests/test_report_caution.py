@@ -12,6 +12,7 @@ from lvlm_prune.eval.bootstrap import Number
 from lvlm_prune.eval.paired import paired
 from lvlm_prune.eval.pope_scoring import SCORING
 from lvlm_prune.eval.report_caution import LEAST_UNITS, cautions
+from lvlm_prune.eval.report_guide import guide_parts
 from lvlm_prune.eval.report_sections import sections_of
 from lvlm_prune.eval.report_words import verdict
 from lvlm_prune.eval.row import Row
@@ -139,6 +140,14 @@ def test_an_all_clear_takes_enough_images_and_a_narrow_interval(spots, half, uni
     assert ("Too few images to tell" in text) == (not clear)
     assert ("on too few images to tell" in text) == (not clear)
     assert ("no difference beyond chance" in text) == clear
+
+
+def test_the_rule_is_written_where_something_is_compared(spots):
+    (rule,) = [t for t in guide_parts([spots], {})[1].texts if t.startswith("too few images")]
+    assert "fewer than 30 images" in rule
+    assert "wider than 10\N{NO-BREAK SPACE}% of the scale" in rule
+    alone = replace(spots, entries=spots.entries[:1])
+    assert "too few images" not in " ".join(guide_parts([alone], {})[1].texts)
 
 
 def test_runs_without_an_interval_are_listed_as_such(spots):
