@@ -153,7 +153,7 @@ def figure(
     if choice.groups is not None:
         merged = draw_group_views(rows, choice.groups, choice.kept)
         panels.append(Panel(merged, "what was merged", "number: tokens in a group"))
-    across = 3 if len(panels) == 3 else 2
+    across = 2 if len(panels) in (2, 4) else 3
     lines = [panels[first : first + across] for first in range(0, len(panels), across)]
     size = LETTERS[across]
     return with_legend(panel_grid(lines, title, size), keys(rows, choice), size - 3, MARGIN)

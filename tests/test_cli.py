@@ -101,29 +101,28 @@ def test_models_lists_families_and_all_classes():
     assert re.search(r"^Gemma3ForCond\w+ +gemma3 +features$", classes, re.MULTILINE)
 
 
-@pytest.mark.parametrize("method", ["visionzip", "divprune", "grid"])
-def test_run(photo, model_folder, tmp_path, method):
+@pytest.mark.parametrize(("method", "across"), [("visionzip", 2), ("divprune", 3), ("grid", 2)])
+def test_run(photo, model_folder, tmp_path, method, across):
     save = tmp_path / "new" / "picture.png"
     arguments = ["run", str(photo), "Is there a cat ?", "--model", str(model_folder)]
     result = CliRunner().invoke(app, [*arguments, "--method", method, "--save", str(save)])
     assert result.exit_code == 0, result.output
     assert re.search(r"^unpruned +36 ", result.output, re.MULTILINE)
     assert re.search(rf"^{method} +9 ", result.output, re.MULTILINE)
-    assert re.search(r"0\.\d{3}  0\.\d{3}", result.output), "probabilities of yes and no"
+    assert " KV MiB " in result.output
     with Image.open(save) as image:
-        panels = 2 if method == "grid" else 3
-        assert image.width == panels * 462 + (panels + 1) * 14
+        assert image.width == across * 462 + (across + 1) * 14
 
 
 @pytest.mark.parametrize(
-    ("arguments", "line", "panels"),
+    ("arguments", "line", "across"),
     [
         (("--layers", "fastv@1:9"), r"fastv +36 -> 9 ", 2),
-        (("--keep", "12", "--layers", "fastv@1:50%"), r"visionzip \+ fastv +12 -> 6 ", 4),
+        (("--keep", "12", "--layers", "fastv@1:50%"), r"visionzip \+ fastv +12 -> 6 ", 3),
         (("--reweight", "pai:code"), r"pai:code +36 ", 2),
     ],
 )
-def test_run_inside_the_llm(photo, model_folder, tmp_path, arguments, line, panels):
+def test_run_inside_the_llm(photo, model_folder, tmp_path, arguments, line, across):
     save = tmp_path / "picture.png"
     base = ["run", str(photo), "Is there a cat ?", "--model", str(model_folder)]
     result = CliRunner().invoke(app, [*base, *arguments, "--save", str(save)])
@@ -131,7 +130,7 @@ def test_run_inside_the_llm(photo, model_folder, tmp_path, arguments, line, pane
     assert re.search(f"^{line}", result.output, re.MULTILINE)
     assert ("a -> b" in result.output) == ("->" in line)
     with Image.open(save) as image:
-        assert image.width == panels * 462 + (panels + 1) * 14
+        assert image.width == across * 462 + (across + 1) * 14
 
 
 @pytest.mark.parametrize(
