@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 OUT ?= runs
 
-.PHONY: run table inside speed shares inside-speed test lowest clip lmms demo-test lint types wheel pictures clean
+.PHONY: run table report inside speed shares inside-speed test lowest clip lmms demo-test lint types wheel pictures clean
 
 # torch goes first and alone, so that no other package pulls another build of it.
 .venv/ready: pyproject.toml
@@ -25,6 +25,11 @@ run: .venv/ready
 MODELS ?= llava-pictogram,qwen-pictogram,internvl-pictogram
 table: .venv/ready
 	$(BIN)/lvlm-prune eval --benchmark probe --model $(MODELS) --method all --pairs identity --out $(OUT)/models
+
+# Five methods at two budgets with the whole report: two minutes on two cores.
+report: .venv/ready
+	$(BIN)/lvlm-prune eval --benchmark probe --keep 0.25,0.125 \
+		--method random,grid,cls,visionzip,divprune --out $(OUT)/report
 
 # Everything inside the LLM on the same models, alone and behind visionzip: stages that send 12 visual
 # tokens on from layer 1, reweightings, and captions; an hour on two cores.
@@ -114,7 +119,10 @@ inside-speed: .venv/ready
 		--out $(OUT)/layers-speed
 
 # The README's tables and pictures, from fresh runs of the commands that it names.
-pictures: run table inside speed shares inside-speed
+CHROMIUM ?= chromium
+pictures: run table report inside speed shares inside-speed
+	$(CHROMIUM) --headless=new --no-sandbox --disable-gpu --hide-scrollbars --window-size=1280,1440 \
+		--screenshot=$(abspath assets/pictures/report.png) file://$(abspath $(OUT)/report/report.html)
 	$(BIN)/lvlm-prune inspect assets/probe/images/scene_000003.jpg "Is there an umbrella in the image?" \
 		--keep 49 --layers fastv@2:16 --plant-sinks --save assets/pictures/inspect.png
 	$(BIN)/python assets/build/refresh_readme.py --models $(OUT)/models --inside $(OUT)/inside \
