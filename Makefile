@@ -125,6 +125,7 @@ pictures: run table report inside speed shares inside-speed
 		--screenshot=$(abspath assets/pictures/report.png) file://$(abspath $(OUT)/report/report.html)
 	$(BIN)/lvlm-prune inspect assets/probe/images/scene_000003.jpg "Is there an umbrella in the image?" \
 		--keep 49 --layers fastv@2:16 --plant-sinks --save assets/pictures/inspect.png
+	$(BIN)/python assets/build/hero.py
 	$(BIN)/python assets/build/refresh_readme.py --models $(OUT)/models --inside $(OUT)/inside \
 		--pictures $(OUT)/probe --speed $(OUT)/speed \
 		--signals $(OUT)/signals --selection $(OUT)/selection-2880 \

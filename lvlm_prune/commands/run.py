@@ -47,7 +47,9 @@ def run(
     """Answer a question unpruned and pruned; draw the kept tokens.
 
     Both answers are greedy answers of the stock `generate`. Times are measured on the spot, after
-    a warm-up, in turn for both.
+    a warm-up, in turn for both, and the KV cache's memory on its tensors; p(yes) and p(no) are
+    those of the first token, where the model takes the question for a yes/no one. The picture
+    shows the kept tokens, their scores, and for methods that merge which token went into which.
 
     \b
     Examples:
