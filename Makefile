@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 OUT ?= runs
 
-.PHONY: run table report inside speed shares inside-speed test lowest clip lmms demo-test lint types wheel pictures clean
+.PHONY: run table report inside speed shares inside-speed test lowest clip lmms demo demo-test lint types wheel pictures clean
 
 # torch goes first and alone, so that no other package pulls another build of it.
 .venv/ready: pyproject.toml
@@ -100,6 +100,9 @@ lmms: .venv-lmms/ready
 	.venv-demo/bin/pip install --quiet "$(TORCH)"
 	.venv-demo/bin/pip install --quiet --editable ".[demo]" playwright pytest
 	touch $@
+
+demo: .venv-demo/ready
+	.venv-demo/bin/lvlm-prune demo
 
 demo-test: .venv-demo/ready
 	LVLM_PRUNE_DEMO=1 .venv-demo/bin/pytest tests/demo_extra
