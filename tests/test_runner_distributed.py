@@ -133,12 +133,13 @@ def test_killed_as_two_and_resumed_alone(place, whole):
     """accelerate's two are killed within the second run; one file is cut in its header."""
     out = place / "two"
     first = out / "unpruned" / "pope"
-    kill_at(
-        start(place, out, ACCELERATE),
-        lambda: len(list(out.rglob("answers-1.jsonl"))) > 1 and rows(out) > 3 * IMAGES,
-        "the second run",
-    )
-    assert (first / "answers-0.jsonl").is_file()
+
+    def both_are_within() -> bool:
+        """Either may be ahead of the other."""
+        second = len(list(out.rglob("answers-1.jsonl"))) > 1 and rows(out) > 3 * IMAGES
+        return second and (first / "answers-0.jsonl").is_file()
+
+    kill_at(start(place, out, ACCELERATE), both_are_within, "the second run")
     before = rows(out)
     assert before < len(written(whole))
     (header,) = first.glob("answers-1.jsonl")
