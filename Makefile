@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 OUT ?= runs
 
-.PHONY: run table report inside speed shares inside-speed test lowest clip lmms demo demo-test lint types wheel pictures clean
+.PHONY: run table report inside speed shares inside-speed test lowest clip lmms demo demo-test demo-load lint types wheel pictures clean
 
 # torch goes first and alone, so that no other package pulls another build of it.
 .venv/ready: pyproject.toml
@@ -106,6 +106,10 @@ demo: .venv-demo/ready
 
 demo-test: .venv-demo/ready
 	LVLM_PRUNE_DEMO=1 .venv-demo/bin/pytest tests/demo_extra
+
+# Eight clients for two minutes: errors, wrong answers, and the server's memory.
+demo-load: .venv-demo/ready
+	.venv-demo/bin/python tests/demo_extra/load.py --clients 8 --seconds 120
 
 speed: .venv/ready
 	$(BIN)/lvlm-prune speed --out $(OUT)/speed
