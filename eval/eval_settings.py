@@ -103,6 +103,10 @@ def by_benchmark(values: Sequence[str], names: Sequence[str], option: str) -> di
         name, equals, rest = value.partition("=")
         if not (equals and name in names):
             name, rest = names[0], value
+            if len(names) > 1 and equals and name.isidentifier() and "/" not in value.split("=")[0]:
+                raise ValueError(
+                    f"{option} {value!r} names no benchmark of this run; it has {', '.join(names)}"
+                )
             if len(names) > 1:
                 raise ValueError(
                     f"{option} {value!r} does not say for which benchmark; write "

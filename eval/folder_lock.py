@@ -5,6 +5,7 @@ once. The system lets go of the lock when a process ends, however it ends. Proce
 evaluation share the folder: the first one holds the lock.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +13,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 NAME = ".running"
+RESULTS = "results.json"
 
 
 class FolderInUseError(ValueError):
-    """Another evaluation writes to the folder."""
+    """Another evaluation writes to the folder, or another program has."""
 
 
 @contextmanager
@@ -23,9 +25,10 @@ def only_one(folder: Path) -> Iterator[None]:
     """Hold a folder, which is made if it is absent.
 
     Raises:
-        FolderInUseError: somebody else holds it.
+        FolderInUseError: somebody else holds it, or it has a results.json of another program.
         OSError: it cannot be written to.
     """
+    _check_ours(folder / RESULTS)
     lock = FileLock(folder / NAME)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,3 +46,18 @@ def only_one(folder: Path) -> Iterator[None]:
         lock.release()
         if not any(folder.iterdir()):
             folder.rmdir()  # nothing came of it
+
+
+def _check_ours(results: Path) -> None:
+    """Refuse to replace a file that no evaluation wrote."""
+    if not results.exists():
+        return
+    try:
+        values = json.loads(results.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        values = None
+    models = values if isinstance(values, list) else [values]
+    if not all(isinstance(each, dict) and "lvlm_prune" in each for each in models):
+        raise FolderInUseError(
+            f"{results} is of another program and would be replaced; pass another --out"
+        )

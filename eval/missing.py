@@ -92,7 +92,8 @@ def origin(benchmark: Benchmark, missing: Sequence[str]) -> str:
     from_coco = next((found for name in missing if (found := addresses(name))), [])
     if from_coco:
         where = " or ".join(from_coco)
-        return f"COCO serves single files, so only these {len(missing)} are needed, such as {where}"
+        these = "this one is" if len(missing) == 1 else f"these {len(missing)} are"
+        return f"COCO serves single files, so only {these} needed, such as {where}"
     entry = BENCHMARKS.get(benchmark.name)
     return "" if entry is None or not entry.images else f"The official ones: {entry.images}"
 

@@ -12,6 +12,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 
 from lvlm_prune.boundary import BoundaryStage
@@ -54,11 +55,15 @@ class Timing:
         times: medians in ms.
         llm_ratio: selection, splice and LLM prefill, as a share of the unpruned LLM prefill.
         total_ratio: the same with the encoder.
+        llm_quartiles: quartiles of `llm_ratio` over rounds: far apart on a busy machine.
+        total_quartiles: those of `total_ratio`.
     """
 
     times: StageTimes
     llm_ratio: float
     total_ratio: float
+    llm_quartiles: tuple[float, float] | None = None
+    total_quartiles: tuple[float, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers for a result file."""
@@ -106,15 +111,21 @@ def interleaved(
     while len(runs) <= rounds and (len(runs) < 2 or perf_counter() - started < seconds):
         runs.append([time_stages(model, stage, inputs) for stage in (unpruned, *stages)])
     bases, *others = zip(*runs[1:], strict=True)
-    timings = [
-        Timing(
-            medians(times),
-            median(t.after_encoder / b.after_encoder for t, b in zip(times, bases, strict=True)),
-            median(t.total / b.total for t, b in zip(times, bases, strict=True)),
+    timings = []
+    for times in others:
+        pairs = list(zip(times, bases, strict=True))
+        after = [time.after_encoder / base.after_encoder for time, base in pairs]
+        total = [time.total / base.total for time, base in pairs]
+        timings.append(
+            Timing(medians(times), median(after), median(total), _middle(after), _middle(total))
         )
-        for times in others
-    ]
     return medians(bases), timings, len(runs) - 1
+
+
+def _middle(ratios: Sequence[float]) -> tuple[float, float]:
+    """The quartiles of some ratios."""
+    low, high = np.quantile(ratios, [0.25, 0.75])
+    return float(low), float(high)
 
 
 def medians(times: Sequence[StageTimes]) -> StageTimes:

@@ -65,4 +65,10 @@ def _measured(
     plain = [result for result in results if not result.inside]
     for result, timing in zip(plain[1:], timings, strict=True):
         result.timing = timing
-    return base, f"one batch of {len(first)} prompts, {rounds} rounds, {device.type}{threads}"
+    said = f"one batch of {len(first)} prompts, {rounds} rounds, {device.type}{threads}"
+    ends = [timing.llm_quartiles for timing in timings if timing.llm_quartiles is not None]
+    if ends:
+        # On a busy machine rounds disagree, and a reader has to know.
+        apart = max(high - low for low, high in ends)
+        said += f"; quartiles of a run's LLM ratio at most {apart:.2f} apart"
+    return base, said

@@ -24,10 +24,10 @@ def test_a_second_one_is_refused_at_once(tmp_path):
     with only_one(folder):
         with pytest.raises(FolderInUseError, match="pass another --out"), only_one(folder):
             pass
-        (folder / "results.json").touch()
+        (folder / "table.md").touch()
         with only_one(tmp_path / "other"):
             pass
-    assert [path.name for path in folder.iterdir()] == ["results.json"]
+    assert [path.name for path in folder.iterdir()] == ["table.md"]
     with only_one(folder):
         pass
 
@@ -57,4 +57,18 @@ def test_a_killed_process_holds_nothing(tmp_path):
         process.wait()
     assert (folder / NAME).exists(), "the file stays, but nobody holds it"
     with only_one(folder):
+        pass
+
+
+@pytest.mark.parametrize("content", ['{"a": 1}', "[]x", '["results"]', "3"])
+def test_results_of_another_program_are_not_replaced(tmp_path, content):
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(FolderInUseError, match="of another program"), only_one(tmp_path):
+        pass
+    assert (tmp_path / "results.json").read_text() == content
+
+
+def test_results_of_an_evaluation_are(tmp_path):
+    (tmp_path / "results.json").write_text('[{"lvlm_prune": "0.4.0"}, {"lvlm_prune": "0.4.0"}]')
+    with only_one(tmp_path):
         pass
