@@ -11,6 +11,7 @@ import gradio as gr
 
 from lvlm_prune.budget import tokens_to_keep
 from lvlm_prune.config import KEEP, METHOD
+from lvlm_prune.demo.closed_blocks import ClosedBlocks
 from lvlm_prune.demo.examples import examples
 from lvlm_prune.demo.handlers import AskView, Handlers
 from lvlm_prune.demo.page_events import connect
@@ -52,7 +53,7 @@ def build_page(handlers: Handlers, first: First) -> gr.Blocks:
         handlers: the functions of the buttons.
         first: what is shown before anything was asked.
     """
-    with gr.Blocks(
+    with ClosedBlocks(
         title=f"{TITLE}: demo",
         analytics_enabled=False,
         delete_cache=(KEPT_SECONDS // 4, KEPT_SECONDS),

@@ -67,6 +67,9 @@ class Settings:
         Raises:
             ValueError: a name or number that is not allowed.
         """
+        for what in ("method", "reweight", "sinks"):
+            if not isinstance(name := getattr(self, what), str):
+                raise ValueError(f"Choose one of the names for {what}; got {name!r}.")
         reweight = None if self.reweight == NO_REWEIGHTING else self.reweight
         return PruneConfig.from_dict(
             {

@@ -16,6 +16,7 @@ from lvlm_prune.images import FORMATS, MAX_BYTES, load_image
 SHORTEST = 16  # pixels; a patch of an encoder has about as many
 LONGEST = 10_000  # pixels of a side
 NARROWEST = 50  # the longer side by the shorter one, at most
+STRIP = 256  # rows of pixels that are fingerprinted at a time
 
 
 def read_upload(path: str | None) -> tuple[Image.Image, str]:
@@ -58,7 +59,10 @@ def read_upload(path: str | None) -> tuple[Image.Image, str]:
 def digest(image: Image.Image) -> str:
     """A fingerprint of an image's size and pixels."""
     made = hashlib.blake2b(f"{image.mode} {image.size} ".encode(), digest_size=16)
-    made.update(image.tobytes())
+    # In strips: Pillow's bytes of a large image at once take twice its memory.
+    for top in range(0, image.height, STRIP):
+        strip = image.crop((0, top, image.width, min(top + STRIP, image.height)))
+        made.update(strip.tobytes())
     return made.hexdigest()
 
 
