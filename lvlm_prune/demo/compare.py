@@ -13,7 +13,7 @@ from lvlm_prune.config import EVERYTHING
 from lvlm_prune.demo.cancelling import Job
 from lvlm_prune.demo.engine import Engine
 from lvlm_prune.demo.results import Answered
-from lvlm_prune.demo.settings import Asking, Settings
+from lvlm_prune.demo.settings import Asking, Settings, check_budget
 from lvlm_prune.demo.words import part, sentence
 from lvlm_prune.methods import METHODS
 
@@ -61,6 +61,7 @@ def compare_methods(
         settings: budget, reweighting and sink policy; the method does not count.
         job: ends the work early.
     """
+    check_budget(settings.keep, engine.visual_tokens(asking))
     names = [name for name in METHODS if name != EVERYTHING]
     return _compare(engine, asking, [(name, replace(settings, method=name)) for name in names], job)
 
@@ -77,6 +78,7 @@ def compare_budgets(
         job: ends the work early.
     """
     total = engine.visual_tokens(asking)
+    check_budget(settings.keep, total)
     budgets = {tokens_to_keep(share, total) for share in SHARES} | {settings.keep}
     ways = [
         (f"{keep} tokens ({part(keep, total)})", replace(settings, keep=keep))

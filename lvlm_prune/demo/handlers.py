@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from lvlm_prune.budget import tokens_to_keep
+from lvlm_prune.config import KEEP
 from lvlm_prune.demo import cards, figures
 from lvlm_prune.demo.cancelling import CancelledError, Jobs
 from lvlm_prune.demo.compare import Progress, compare_budgets, compare_methods
@@ -20,7 +22,7 @@ from lvlm_prune.demo.memory import give_back
 from lvlm_prune.demo.numbers import asked_numbers, compared_numbers
 from lvlm_prune.demo.pictures import kept_pair, score_map, small_picture
 from lvlm_prune.demo.results import Asked
-from lvlm_prune.demo.settings import Asking, Settings, whole_tokens
+from lvlm_prune.demo.settings import Asking, Settings, check_budget, whole_tokens
 from lvlm_prune.demo.uploads import read_upload
 from lvlm_prune.demo.words import part, sentence
 
@@ -107,6 +109,7 @@ class Handlers:
             asking, settings = _read(path, question, method, keep, reweight, sinks)
             yield AskView(cards.working("Answering with all visual tokens…"))
             full = self.engine.full(asking, job)
+            check_budget(settings.keep, full.choice.total)
             yield AskView(cards.working(f"Answering with {settings.keep} visual tokens…"))
             pruned = self.engine.pruned(asking, settings, job)
             yield AskView(cards.working("Measuring both in turn…"))
@@ -166,12 +169,12 @@ class Handlers:
         count = self.jobs.cancel(session)
         return cards.message("Cancelled." if count else "Nothing is running.")
 
-    def budget(self, path: str | None, keep: float, total: int) -> Budget:
+    def budget(self, path: str | None, keep: object, total: int) -> Budget:
         """The slider for a new image: as large a share of its visual tokens as before.
 
         Args:
             path: of the upload, or None where it was taken away.
-            keep: tokens that the slider says.
+            keep: tokens that the slider says; where that is no number, the page's own share counts.
             total: tokens of the image before.
         """
         try:
@@ -179,7 +182,11 @@ class Handlers:
             found = self.engine.visual_tokens(Asking(image, digest, "?"))
         except ValueError:
             found = total  # the sentence comes when something is asked
-        share = max(1, min(found, round(keep / total * found)))
+        try:
+            before = min(whole_tokens(keep), total)
+        except ValueError:
+            before = tokens_to_keep(KEEP, total)
+        share = max(1, min(found, round(before / total * found)))
         return Budget(found, share, budget_text(share, found))
 
     @contextmanager
@@ -197,9 +204,19 @@ class Handlers:
             said.append(cards.mistake(sentence(error) if known else BROKEN))
 
 
-def budget_text(keep: float, total: int) -> str:
+def budget_text(keep: int, total: int) -> str:
     """A budget in words."""
-    return f"{keep:.0f} of {total} visual tokens = {part(int(keep), total)}"
+    return f"{keep} of {total} visual tokens = {part(keep, total)}"
+
+
+def budget_line(keep: object, total: int) -> str:
+    """What was typed as a budget, in words, or what can be typed."""
+    try:
+        tokens = whole_tokens(keep)
+        check_budget(tokens, total)
+    except ValueError:
+        return f"Choose a whole number from 1 to {total}."
+    return budget_text(tokens, total)
 
 
 def _read(

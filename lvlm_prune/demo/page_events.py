@@ -13,7 +13,7 @@ import gradio as gr
 
 from lvlm_prune.demo import cards
 from lvlm_prune.demo.examples import examples
-from lvlm_prune.demo.handlers import AskView, CompareView, Handlers, budget_text
+from lvlm_prune.demo.handlers import AskView, CompareView, Handlers, budget_line
 from lvlm_prune.demo.page_parts import ComparePart, Controls, Seen, hint
 from lvlm_prune.demo.words import method_line
 
@@ -165,7 +165,7 @@ def _connect_controls(handlers: Handlers, controls: Controls, total: gr.State) -
         **HIDDEN,
     )
     controls.keep.change(
-        lambda keep, of: cards.budget(budget_text(keep, of)),
+        lambda keep, of: cards.budget(budget_line(keep, of)),
         [controls.keep, total],
         controls.keep_text,
         trigger_mode="always_last",

@@ -14,6 +14,7 @@ from lvlm_prune.config import SINK_POLICIES
 from lvlm_prune.demo import cards
 from lvlm_prune.demo.examples import examples
 from lvlm_prune.demo.handlers import AskView, budget_text
+from lvlm_prune.demo.keep_slider import KeepSlider
 from lvlm_prune.demo.settings import NO_REWEIGHTING, Settings
 from lvlm_prune.demo.upload_box import UploadBox
 from lvlm_prune.demo.uploads import LIMITS
@@ -45,7 +46,7 @@ class Controls:
     image: Any
     question: gr.Textbox
     method: gr.Dropdown
-    keep: gr.Slider
+    keep: Any
     reweight: gr.Dropdown
     sinks: gr.Radio
     ask: gr.Button
@@ -119,7 +120,7 @@ def ask_part(opening: Opening, refused: Collection[str]) -> Controls:
     method_text = gr.HTML(
         hint(method_line(opening.settings.method, refused)), elem_id="method-text"
     )
-    keep = gr.Slider(
+    keep = KeepSlider(
         1,
         opening.total,
         opening.settings.keep,

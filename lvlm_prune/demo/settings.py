@@ -93,3 +93,15 @@ def whole_tokens(keep: object) -> int:
             f"got {keep!r}."
         )
     return int(keep)
+
+
+def check_budget(keep: int, total: int) -> None:
+    """Refuse to keep more visual tokens than an image has.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if keep > total:
+        raise ValueError(
+            f"{keep} is more than the {total} visual tokens of this image; choose at most {total}."
+        )
