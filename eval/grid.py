@@ -157,7 +157,9 @@ class Grid:
             settings.processes.wait()
         ledger = Ledger(folder, header, settings.processes.rank)
         places = sorted(set(self.questions.places(items)))
-        return Run(config, name, key, items, places, ledger, control_of)
+        run = Run(config, name, key, items, places, ledger, control_of)
+        self.sheet.check_images(run)
+        return run
 
     @property
     def generation(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ Prompts are the model's own chat template, around a question that stands in a te
 caller's. An image that cannot be read is noted, and its questions are left to the caller.
 """
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +65,7 @@ class Questions:
         totals: for each image, N; 0 where it cannot be read.
         asked: the distinct questions, grouped by image, those without one last.
         broken: why an image cannot be read, by its place.
+        checksums: CRC-32 of each image file, 8 hex digits; None where there is no file.
         lock: held while the processor works.
     """
 
@@ -75,6 +77,7 @@ class Questions:
     totals: list[int]
     asked: list[Asked]
     broken: dict[int, str] = field(default_factory=dict)
+    checksums: list[str | None] = field(default_factory=list)
     lock: Lock = field(default_factory=Lock, compare=False)
 
     def places(self, items: Sequence[Item]) -> list[int]:
@@ -193,6 +196,7 @@ def _add(
 ) -> None:
     """Read one image and make its prompts."""
     loaded = found.loaded
+    found.checksums.append(_checksum(found.files[number]))
     texts = [filled(template, question) for question in questions]
     try:
         picture = found.picture(number)
@@ -219,6 +223,11 @@ def _add(
         Asked(number, text, known[key, text], question)
         for text, question in zip(texts, questions, strict=True)
     )
+
+
+def _checksum(path: Path) -> str | None:
+    """What tells a file from another of its name."""
+    return f"{zlib.crc32(path.read_bytes()):08x}" if path.is_file() else None
 
 
 def _plain_ids(loaded: Loaded, text: str) -> Tensor:

@@ -152,7 +152,7 @@ class RunResult:
         config = self.config
         return {
             "run": self.name,
-            "label": self.label,
+            "label": f"{self.base} + {self.label}" if self.inside else self.label,
             "hash": self.hash,
             "config": config.to_dict(),
             "baseline": self.unpruned,

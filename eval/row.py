@@ -32,6 +32,7 @@ class Row:
         tokens: visual tokens at each decoder layer, with stages inside the LLM.
         words: text tokens of the prompt, with stages inside the LLM.
         sinks: ViT sinks of the image and how many of them were kept, or None where nobody looked.
+        image_crc: CRC-32 of the image file, 8 hex digits; None without one or where it is absent.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Row:
     tokens: tuple[int, ...] = ()
     words: int = 0
     sinks: tuple[int, int] | None = None
+    image_crc: str | None = None
 
     def to_json(self) -> str:
         """One line without a line break."""
@@ -67,6 +69,8 @@ class Row:
         unknown = sorted(set(values) - {each.name for each in fields(cls)})
         if unknown:
             raise ValueError(f"unknown keys {unknown} in a row of answers")
+        if (values.get("text") is None) == (values.get("error") is None):
+            raise ValueError("a row has either a text or an error")
         lists = {name: tuple(values.get(name, ())) for name in ("items", "tokens")}
         sinks = values.get("sinks")
         return cls(**{**values, **lists, "sinks": None if sinks is None else tuple(sinks)})

@@ -18,6 +18,7 @@ from lvlm_prune.eval.ledger import Ledger
 from lvlm_prune.eval.processes import Processes
 from lvlm_prune.eval.questions import Questions
 from lvlm_prune.eval.row import Row
+from lvlm_prune.eval.run_header import OtherRunError
 
 
 @dataclass(eq=False)
@@ -103,7 +104,25 @@ class Sheet:
             tokens=answer.tokens,
             words=answer.words,
             sinks=answer.sinks,
+            image_crc=None if asked.image is None else self.questions.checksums[asked.image],
         )
+
+    def check_images(self, run: Run) -> None:
+        """Refuse answers about other pictures of the same names.
+
+        Raises:
+            OtherRunError: an image file is not the one that an answer is about.
+        """
+        now = dict(zip(self.questions.images, self.questions.checksums, strict=True))
+        for row in run.ledger.rows.values():
+            if row.image not in now or row.error is not None or row.image_crc is None:
+                continue
+            if row.image_crc != now[row.image]:
+                raise OtherRunError(
+                    f"{run.ledger.folder} holds answers about another picture named {row.image} "
+                    f"(CRC-32 {row.image_crc} there and {now[row.image]} now). Pass another --out, "
+                    "the old images, or --restart to answer everything anew"
+                )
 
     def kept(self, place: int, run: Run) -> Row:
         """The row of a run on disk; a smaller limit may have had fewer lines of it."""

@@ -18,6 +18,7 @@ from lvlm_prune.config import PruneConfig
 from lvlm_prune.loading import Loaded
 
 DIGITS = 16
+ORIGINS = ("_name_or_path", "transformers_version")
 
 
 class OtherRunError(ValueError):
@@ -98,6 +99,8 @@ def run_header(
     """
     model = {
         "fingerprint": fingerprint,
+        "config": _digest(loaded.model.config.to_dict()),
+        "image_processor": _digest(loaded.processor.image_processor.to_dict()),
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "planted_sinks": loaded.planted,
     }
@@ -113,6 +116,13 @@ def run_header(
             "lvlm_prune": __version__,
         },
     )
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    """The hash of settings, without what says where they came from."""
+    own = {name: value for name, value in values.items() if name not in ORIGINS}
+    text = json.dumps(own, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
