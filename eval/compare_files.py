@@ -66,6 +66,8 @@ def _read(path: Path) -> Mapping[str, Any]:
     """The values of a result file that this version can show."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        # Half of a pair such as "\ud83d" is read, but no report can be written with it.
+        json.dumps(values, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON file ({error}); run eval again") from error
     except OSError as error:

@@ -186,6 +186,7 @@ def test_what_is_no_evaluation_is_refused(folders, tmp_path):
         ("[]", "its content is empty, not an object"),
         ("null", "its content is null, not an object"),
         ('{"runs": []}', "no model and no benchmarks"),
+        ('{"model": "a", "generation": {"stop": "\\ud83d"}}', "no JSON file .*surrogates"),
         ('{"model": "a", "benchmarks": {}, "runs": []}', "its benchmarks is empty, not an object"),
         ('{"model": "a", "benchmarks": {"b": {"version": {}}}, "runs": []}', "b.headlines"),
     ],
