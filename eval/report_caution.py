@@ -30,6 +30,7 @@ COIN = {
 def cautions(section: Section) -> list[str]:
     """Sentences, each about one thing that weakens every other sentence."""
     found = [*_unread(section), *_constant(section), *_guessing(section), *_parsers(section)]
+    found += _few(section)
     if concludes_nothing(section):
         found.append("No conclusion about pruning: a run cannot lose what the baseline lacks.")
     return found
@@ -64,6 +65,18 @@ def too_few(section: Section, entries: Sequence[Entry]) -> str:
     if drawn < LEAST_UNITS:
         reason = f"{drawn} drawn, {LEAST_UNITS} are the least"
     return f"Too few images to tell which budget goes without a visible loss: {reason}."
+
+
+def _few(section: Section) -> list[str]:
+    """That gains and losses over few images may be chance: such intervals are too narrow."""
+    decided = [e for e in section.compared if section.verdict(e) in ("better", "worse")]
+    drawn = min((entry.units for entry in decided), default=LEAST_UNITS)
+    if drawn >= LEAST_UNITS:
+        return []
+    return [
+        f"Gains and losses may be chance: intervals over {drawn} images are too narrow, "
+        f"{LEAST_UNITS} are the least."
+    ]
 
 
 def _odd(entry: Entry) -> int:

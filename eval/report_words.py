@@ -57,7 +57,10 @@ def _at_budget(section: Section, entries: Sequence[Entry]) -> list[str]:
     by: dict[str, list[Entry]] = {}
     for entry in sorted(entries, key=lambda e: _worth(section, e), reverse=True):
         kind = section.verdict(entry)
-        kind = "open" if kind == "level" and not tells(section, entry) else kind
+        if unreadable(entry):
+            kind = "unread"
+        elif kind == "level" and not tells(section, entry):
+            kind = "open"
         by.setdefault(kind, []).append(entry)
     verbs = {
         "better": ("gains", "gain"),
@@ -67,6 +70,10 @@ def _at_budget(section: Section, entries: Sequence[Entry]) -> list[str]:
             "show no difference, on too few images to tell",
         ),
         "worse": ("loses", "lose"),
+        "unread": (
+            "is not judged, as too many of its answers are not read",
+            "are not judged, as too many of their answers are not read",
+        ),
         "unknown": ("has too few images for an interval", "have too few images for an interval"),
     }
     clauses = [
@@ -104,10 +111,12 @@ def _cheapest(section: Section) -> list[str]:
     """The fewest tokens without a visible loss."""
     if concludes_nothing(section):
         return []
-    fewer = [e for e in section.compared if e.kept < e.total and not unreadable(e)]
-    if len(fewer) > 1 and all(section.verdict(e) == "worse" for e in fewer):
+    fewer = [e for e in section.compared if e.kept < e.total]
+    read = [e for e in fewer if not unreadable(e)]
+    lost = [e for e in read if section.verdict(e) == "worse"]
+    if len(lost) == len(fewer) > 1:
         return ["Every run with fewer tokens loses."]
-    hopeful = [e for e in fewer if section.verdict(e) != "worse" and _names_as_much(section, e)]
+    hopeful = [e for e in read if e not in lost and _names_as_much(section, e)]
     fine = [e for e in hopeful if tells(section, e)]
     if not fine:
         return [too_few(section, hopeful)] if hopeful else []

@@ -150,6 +150,37 @@ def test_the_rule_is_written_where_something_is_compared(spots):
     assert "too few images" not in " ".join(guide_parts([alone], {})[1].texts)
 
 
+@pytest.mark.parametrize("units", [2, LEAST_UNITS - 1, LEAST_UNITS])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_gains_and_losses_over_few_images_are_called_uncertain(spots, units, sign):
+    """Two images that both lose have an interval below 0, whatever the model does."""
+    ends = sorted((sign * 0.1, sign * 0.3))
+    moved = {"f1": Number(sign * 0.2, *ends)}
+    runs = (replace(e, units=units, differences={} if e.baseline else moved) for e in spots.entries)
+    text = " ".join(verdict(replace(spots, entries=tuple(runs))))
+    assert ("lose" if sign < 0 else "gain") in text
+    said = f"Gains and losses may be chance: intervals over {units} images are too narrow"
+    assert (said in text) == (units < LEAST_UNITS)
+
+
+def test_runs_whose_answers_nobody_reads_neither_gain_nor_lose():
+    """Read as yes, they are better than a baseline that overlooks most objects."""
+    section = pope(lambda run, number, item: "Hm." if run else "no" if number % 8 else item.label)
+    assert section.verdict(section.compared[0]) == "better"
+    text = " ".join(verdict(section))
+    assert "is not judged, as too many of its answers are not read" in text
+    assert "gains" not in text
+
+
+def test_every_run_is_said_to_lose_only_if_all_were_read(spots):
+    lost = {"f1": Number(-0.2, -0.3, -0.1)}
+    every = [e if e.baseline else replace(e, differences=lost) for e in spots.entries]
+    whole = replace(spots, entries=tuple(every))
+    assert "Every run with fewer tokens loses." in verdict(whole)
+    every[1] = replace(every[1], says={**every[1].says, "unparsed": every[1].answered})
+    assert "Every run with fewer tokens loses." not in verdict(replace(whole, entries=tuple(every)))
+
+
 def test_runs_without_an_interval_are_listed_as_such(spots):
     bare = replace(
         spots,
