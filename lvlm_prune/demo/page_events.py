@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.processing_utils import save_file_to_cache
 
 from lvlm_prune.demo import cards
 from lvlm_prune.demo.examples import examples
@@ -80,7 +81,7 @@ def _connect_ask(handlers: Handlers, controls: Controls, seen: Seen, total: gr.S
     ]
     for button, (path, question) in zip(controls.examples, examples(), strict=True):
         chosen = button.click(
-            _choosing(handlers, path, question),
+            _choosing(handlers, path, question, controls.image.GRADIO_CACHE),
             [controls.keep, total],
             [controls.image, controls.question, controls.keep, controls.keep_text, total],
             **HIDDEN,
@@ -97,12 +98,14 @@ def _ask_outputs(view: AskView) -> tuple[Any, ...]:
 
 
 def _choosing(
-    handlers: Handlers, path: Path, question: str
+    handlers: Handlers, path: Path, question: str, uploads: str
 ) -> Callable[[float, int], tuple[Any, ...]]:
     """Put an example into the controls."""
 
     def choose(keep: float, total: int) -> tuple[Any, ...]:
-        return str(path), question, *_fitted(handlers, str(path), keep, total)
+        # gradio shows files of its own folder only, and empties that folder after a while.
+        stored = save_file_to_cache(path, uploads)
+        return stored, question, *_fitted(handlers, stored, keep, total)
 
     return choose
 

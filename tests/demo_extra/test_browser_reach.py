@@ -1,66 +1,9 @@
 """The page by keyboard, on a phone, with odd numbers and markup typed into it."""
 
-import importlib.util
-import os
-import shutil
-from collections.abc import Iterator
-
 import pytest
+from demo_extra.shown import shows
 
 pytestmark = pytest.mark.e2e
-SLOW = 60_000  # ms, on a busy machine
-
-
-@pytest.fixture(scope="module")
-def browser(server) -> Iterator:
-    """Debian's chromium, or a skip; with LVLM_PRUNE_DEMO set its absence is an error."""
-    wanted = os.environ.get("LVLM_PRUNE_DEMO")
-    if importlib.util.find_spec("playwright") is None and not wanted:
-        pytest.skip("playwright is not installed here; make demo-test runs these tests")
-    program = shutil.which("chromium")
-    if program is None and not wanted:
-        pytest.skip("there is no chromium; install it with apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def visit(browser, server) -> Iterator:
-    """Open the page; at the end nothing was asked elsewhere and the browser has no complaint."""
-    contexts, wrong = [], []
-
-    def visit(width: int = 1280, height: int = 900, **options):
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("request", lambda asked: wrong.append(asked.url) if foreign(asked.url) else None)
-        page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
-        page.goto(server.url, wait_until="domcontentloaded")
-        page.locator("#answers .verdict").wait_for(timeout=SLOW)
-        page.locator("#ask").wait_for(timeout=SLOW)
-        return page
-
-    def foreign(address: str) -> bool:
-        return not address.startswith((server.url, "data:", "blob:"))
-
-    yield visit
-    for context in contexts:
-        context.close()
-    assert wrong == []
-
-
-def shows(page, place: str, text: str) -> None:
-    from playwright.sync_api import expect
-
-    expect(page.locator(place)).to_contain_text(text, timeout=SLOW)
 
 
 def focused(page) -> str:
