@@ -23,7 +23,7 @@ from lvlm_prune.eval.benchmark import Benchmark
 from lvlm_prune.eval.caption import load_scenes
 from lvlm_prune.eval.configs import grid_configs, runnable
 from lvlm_prune.eval.eval_settings import PROBE, EvalSettings, load_benchmarks
-from lvlm_prune.eval.folder_lock import only_one
+from lvlm_prune.eval.folder_lock import note_holder, only_one
 from lvlm_prune.eval.grid import Grid
 from lvlm_prune.eval.grid_settings import GridSettings
 from lvlm_prune.eval.inside import UNPRUNED, inside_configs, runnable_inside
@@ -90,6 +90,8 @@ def _evaluate_models(
         folders.append(folder)
         with only_one(folder) if processes.first else nullcontext():
             processes.wait()
+            if not processes.first:
+                note_holder(folder)
             finished = _evaluate(settings, loaded, benchmarks, processes, folder)
             if processes.first:
                 found += _written(settings, loaded, finished, folder, printing=not several)
