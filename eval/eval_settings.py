@@ -12,6 +12,7 @@ from lvlm_prune.eval.benchmark import Benchmark
 from lvlm_prune.eval.benchmarks import benchmark_named, load_benchmark
 from lvlm_prune.eval.inside import Inside
 from lvlm_prune.eval.missing import check_images
+from lvlm_prune.eval.prompt_template import check_template
 from lvlm_prune.eval.questions import PLAIN
 
 PROBE = "probe"
@@ -75,11 +76,7 @@ class EvalSettings:
         if len(set(names)) < len(names):
             raise ValueError(f"a benchmark is named twice: {', '.join(names)}")
         object.__setattr__(self, "benchmarks", tuple(names))
-        if PLAIN not in self.template:
-            raise ValueError(
-                f"the prompt {self.template!r} lacks {PLAIN}; write where the question goes, such "
-                f"as '{PLAIN} Please answer yes or no.'"
-            )
+        check_template(self.template)
         if self.captions and PROBE not in names:
             raise ValueError(
                 "--captions are of the probe's images; for captions of others name the benchmark "

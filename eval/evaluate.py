@@ -33,6 +33,7 @@ from lvlm_prune.eval.models_table import ModelResults, models_table
 from lvlm_prune.eval.plot import check_plot_extra
 from lvlm_prune.eval.prefill import StageTimes
 from lvlm_prune.eval.processes import Processes, joined
+from lvlm_prune.eval.prompt_template import check_placeholders
 from lvlm_prune.eval.result_files import Finished, write_files, write_inside
 from lvlm_prune.eval.results import as_json, write_text
 from lvlm_prune.eval.row import Row
@@ -121,9 +122,11 @@ def _evaluate_models(
 
 
 def _load(settings: EvalSettings, name: str | None, processes: Processes) -> Loaded:
-    """Load a model on this process's devices."""
+    """Load a model on this process's devices, and see that it can be asked like this."""
     cards = processes.cards() if settings.device == "auto" else None
-    return load(name, processes.own(settings.device), settings.plant, cards)
+    loaded = load(name, processes.own(settings.device), settings.plant, cards)
+    check_placeholders(settings.template, loaded)
+    return loaded
 
 
 def _check_models(
