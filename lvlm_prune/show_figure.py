@@ -161,7 +161,9 @@ def figure(
 
 def keys(rows: Sequence[Sequence[View]], choice: Drawn) -> list[Key]:
     """What the legend has to explain."""
-    found = [KEPT, DROPPED]
+    # What is merged is not lost; the panel of the groups says where it went.
+    gone = DROPPED if choice.groups is None else Key(DROPPED.mark, "not kept: grey and dark")
+    found = [KEPT, gone]
     if choice.sinks is not None:
         some = bool(choice.sinks.any())
         found.append(SINK if some else Key("sink", "ViT sink (none found)"))

@@ -21,6 +21,8 @@ NEEDED = (
     "lvlm_prune/assets/models/qwen-pictogram/model.safetensors",
     "lvlm_prune/assets/models/internvl-pictogram/model.safetensors",
     "lvlm_prune/assets/probe/pope_random.jsonl",
+    "lvlm_prune/assets/demo/mountains.jpg",
+    "lvlm_prune/demo/page.css",
 )
 PROGRAM = """
 from lvlm_prune.assets import MODEL_NAMES, model_path, probe_path

@@ -1,4 +1,4 @@
-"""Pictures as HTML: the slider between whole and kept, the score map, a comparison's grid.
+"""Pictures as HTML: the slider between whole and kept, scores, merged groups, a comparison's grid.
 
 In: addresses of pictures and what they show. Out: strings of HTML; every picture says in words what
 is on it. The slider is the browser's own, so it works with mouse, finger and keyboard.
@@ -56,17 +56,42 @@ def scores(picture: str | None, method: str) -> str:
     )
 
 
-def legend(sinks: Tensor | None) -> str:
+def merged(picture: str | None, pruned: Answered) -> str:
+    """What was merged into which kept token; nothing where the method merges none.
+
+    Args:
+        picture: its address, or None.
+        pruned: what was kept.
+    """
+    if picture is None:
+        return ""
+    into, count = len(pruned.merged.unique()), len(pruned.merged)
+    dropped = pruned.choice.total - pruned.tokens - count
+    words = f"{count} tokens were merged into {into} of those kept"
+    words += f", {dropped} were dropped." if dropped else "; none were dropped."
+    return (
+        f'<figure class="scores merged"><img src="{picture}" alt="{words}">'
+        f"<figcaption>{words} A number says how many tokens that one stands for.</figcaption>"
+        "</figure>"
+    )
+
+
+def legend(sinks: Tensor | None, pruned: Answered) -> str:
     """What colours and crosses mean, and how many ViT sinks there are.
 
     Args:
         sinks: ViT sinks `[N]` bool, or None.
+        pruned: what was kept.
     """
+    # A method may add what it does not keep to several kept tokens at once, in no groups.
+    gone = "merged into a kept one" if len(pruned.merged) else "not kept"
+    if 0 < len(pruned.merged) < pruned.choice.total - pruned.tokens:
+        gone = f"dropped, or {gone}"
     count = 0 if sinks is None else int(sinks.sum())
     words = f"ViT sink ({count} in this image)" if count else "ViT sink (none in this image)"
     return (
         '<ul class="legend"><li><i class="swatch kept"></i>kept: in colour, amber border</li>'
-        '<li><i class="swatch dropped"></i>dropped: grey and dark</li>'
+        f'<li><i class="swatch dropped"></i>{gone}: grey and dark</li>'
         f'<li><i class="swatch sink">✕</i>{words}</li></ul>'
     )
 

@@ -20,7 +20,7 @@ from lvlm_prune.demo.compare import Progress, compare_budgets, compare_methods
 from lvlm_prune.demo.engine import Engine
 from lvlm_prune.demo.memory import give_back
 from lvlm_prune.demo.numbers import asked_numbers, compared_numbers
-from lvlm_prune.demo.pictures import kept_pair, score_map, small_picture
+from lvlm_prune.demo.pictures import kept_pair, merged_groups, score_map, small_picture
 from lvlm_prune.demo.results import Asked
 from lvlm_prune.demo.settings import Asking, Settings, check_budget, whole_tokens
 from lvlm_prune.demo.uploads import read_upload
@@ -40,7 +40,7 @@ class AskView:
         message: HTML of the line about what is going on.
         answers: HTML of both answers.
         kept: HTML of the whole image and the kept tokens, with a slider between them.
-        scores: HTML of the score map.
+        scores: HTML of the score map, and of what was merged.
         note: HTML of the legend.
         numbers: everything as numbers.
     """
@@ -126,8 +126,9 @@ class Handlers:
             message=cards.message("Done."),
             answers=cards.answers(asking, settings, asked),
             kept=figures.split(kept_pair(rows, asked.pruned, asked.full.sinks), asked.pruned),
-            scores=figures.scores(score_map(rows, asked.pruned), settings.method),
-            note=figures.legend(asked.full.sinks),
+            scores=figures.scores(score_map(rows, asked.pruned), settings.method)
+            + figures.merged(merged_groups(rows, asked.pruned), asked.pruned),
+            note=figures.legend(asked.full.sinks, asked.pruned),
             numbers=asked_numbers(self.engine.loaded.label, asking, settings, asked),
         )
 

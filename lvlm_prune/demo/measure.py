@@ -12,13 +12,13 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.decoder_call import coming_marks
 from lvlm_prune.demo.cancelling import Job
 from lvlm_prune.demo.results import Measured, Prefilled
 from lvlm_prune.inside import inside
+from lvlm_prune.kv_cache import cache_bytes
 from lvlm_prune.report import clock_ms
 
 ROUNDS = 5
@@ -52,17 +52,6 @@ def prefill(model: Any, stage: BoundaryStage, inputs: Mapping[str, Any]) -> Pref
         kv_bytes=cache_bytes(output.past_key_values),
         prompt=rewritten.arguments["input_ids"].shape[1],
     )
-
-
-def cache_bytes(cache: Any) -> int:
-    """Bytes of all tensors in a transformers cache."""
-    tensors = [
-        value
-        for layer in cache.layers
-        for value in vars(layer).values()
-        if isinstance(value, Tensor)
-    ]
-    return sum(tensor.nbytes for tensor in tensors)
 
 
 def measure(

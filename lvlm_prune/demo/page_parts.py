@@ -197,7 +197,7 @@ def see_part(view: AskView) -> Seen:
     kept = gr.HTML(view.kept, elem_id="kept")
     note = gr.HTML(view.note, elem_id="note")
     gr.HTML(hint(HELP["kept"]))
-    with gr.Accordion("Score map", open=True, elem_id="scores-part"):
+    with gr.Accordion("Scores, and what was merged", open=True, elem_id="scores-part"):
         gr.HTML(hint(HELP["scores"]))
         scores = gr.HTML(view.scores, elem_id="scores")
     with gr.Accordion("All numbers, as JSON", open=False, elem_id="numbers-part"):

@@ -1,4 +1,4 @@
-"""The page's pictures: kept and dropped tokens, scores, and the small ones of a comparison.
+"""The page's pictures: kept and dropped tokens, scores, merged groups, and a comparison's.
 
 In: results and the image as the encoder saw it. Out: pictures inside `data:` addresses, so that
 nothing is written to disk, drawn by the overlay functions that the command line and the reports
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lvlm_prune.demo.results import Answered
 from lvlm_prune.overlay import draw_kept_views, draw_score_views, draw_views
+from lvlm_prune.overlay_groups import draw_group_views
 from lvlm_prune.views import View
 
 SIDE = 560  # pixels of the large pictures
@@ -40,6 +41,13 @@ def score_map(rows: Rows, pruned: Answered) -> str | None:
         return None
     drawn = draw_score_views(rows, pruned.choice.scores, pruned.choice.kept, SIDE)
     return data_address(drawn)
+
+
+def merged_groups(rows: Rows, pruned: Answered) -> str | None:
+    """Address of what was merged into which kept token, or None where nothing was."""
+    if not rows or pruned.choice.groups is None or len(pruned.merged) == 0:
+        return None
+    return data_address(draw_group_views(rows, pruned.choice.groups, pruned.choice.kept, SIDE))
 
 
 def small_picture(rows: Rows, answered: Answered, sinks: Tensor | None) -> str:

@@ -6,6 +6,7 @@ holds, so that the cache can keep to its limit.
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from lvlm_prune.show_figure import Drawn
@@ -40,6 +41,16 @@ class Answered:
         return len(self.choice.kept)
 
     @property
+    def merged(self) -> Tensor:
+        """The kept token of each visual token that was merged into another one, `[M]`."""
+        groups = self.choice.groups
+        if groups is None:
+            return self.choice.kept[:0]
+        others = torch.ones(self.choice.total, dtype=torch.bool)
+        others[self.choice.kept] = False
+        return groups[others & (groups >= 0)]
+
+    @property
     def is_yes_no(self) -> bool:
         """Whether the model takes the question for one of yes or no."""
         return self.yes_no is not None and sum(self.yes_no) >= SURE
@@ -48,7 +59,8 @@ class Answered:
     def nbytes(self) -> int:
         """Bytes that it holds."""
         tensors = [self.choice.kept, *(rows for rows, _ in self.choice.tiles)]
-        tensors += [t for t in (self.choice.scores, self.choice.sinks, self.sinks) if t is not None]
+        more = (self.choice.scores, self.choice.sinks, self.choice.groups, self.sinks)
+        tensors += [tensor for tensor in more if tensor is not None]
         return PLAIN + len(self.text) + sum(tensor.nbytes for tensor in tensors)
 
 

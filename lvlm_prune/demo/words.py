@@ -32,7 +32,8 @@ HELP = {
     "signs": "= and ≠: the answer is, or is not, that of the full model.",
     "kept": "Drag across the picture, or use the arrow keys: left of the border is the whole "
     "image, right of it what the model still sees.",
-    "scores": "What the method ranks tokens by: yellow is high; kept tokens are outlined.",
+    "scores": "What the method ranks tokens by: yellow is high; kept tokens are outlined. Methods "
+    "that merge also show which tokens went into which.",
 }
 OPENED = "The first example is answered already. Move the slider, change the question, press Ask."
 SINKS = {
