@@ -129,9 +129,9 @@ inside-speed: .venv/ready
 CHROMIUM ?= chromium
 pictures: run table report inside speed shares inside-speed .venv-demo/ready
 	$(CHROMIUM) --headless=new --no-sandbox --disable-gpu --hide-scrollbars --window-size=1280,1440 \
-		--screenshot=$(abspath assets/pictures/report.png) file://$(abspath $(OUT)/report/report.html)
+		--screenshot=$(abspath assets/images/report.png) file://$(abspath $(OUT)/report/report.html)
 	$(BIN)/lvlm-prune inspect assets/probe/images/scene_000003.jpg "Is there an umbrella in the image?" \
-		--keep 49 --layers fastv@2:16 --plant-sinks --save assets/pictures/inspect.png
+		--keep 49 --layers fastv@2:16 --plant-sinks --save assets/images/inspect.png
 	$(BIN)/python assets/build/hero.py
 	.venv-demo/bin/python assets/build/demo_pictures.py --chromium $$(command -v $(CHROMIUM))
 	$(BIN)/python assets/build/refresh_readme.py --models $(OUT)/models --inside $(OUT)/inside \

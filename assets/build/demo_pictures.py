@@ -1,7 +1,7 @@
 """Photograph the demo's page for the README: on a desk and on a phone.
 
 In: nothing; it serves the demo of the bundled model on a free port of this machine and opens it in
-chromium. Out: assets/pictures/demo.png and assets/pictures/demo-phone.png.
+chromium. Out: assets/images/demo.png and assets/images/demo-phone.png.
 
 Usage: python assets/build/demo_pictures.py [--chromium /usr/bin/chromium]
 It needs the `demo` extra and playwright.
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-PICTURES = Path(__file__).resolve().parents[1] / "pictures"
+PICTURES = Path(__file__).resolve().parents[1] / "images"
 STARTS = 120  # seconds
 SIZES = {"demo.png": (1280, 1340, 1), "demo-phone.png": (390, 1900, 2)}
 

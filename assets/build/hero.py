@@ -1,7 +1,7 @@
 """Draw the README's first picture: one question with all visual tokens, a quarter, and a sixteenth.
 
 In: the bundled LLaVA and the first scene and question of its probe, so not picked for looks; by
-default a method that reads the question. Out: assets/pictures/hero.png: the image and what is kept
+default a method that reads the question. Out: assets/images/hero.png: the image and what is kept
 of it, with answers, tokens and the LLM's prefill, measured here in interleaved rounds, and the time
 that choosing the tokens adds to it. The letters are large, so that a phone shows them.
 
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--method", default="cdpruner", help="what chooses the tokens")
-    parser.add_argument("--save", type=Path, default=Path("assets/pictures/hero.png"))
+    parser.add_argument("--save", type=Path, default=Path("assets/images/hero.png"))
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     scene = load_image(probe_path() / "images" / SCENE)

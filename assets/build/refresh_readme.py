@@ -2,7 +2,7 @@
 
 In: the folders that `lvlm-prune eval` and `lvlm-prune speed` wrote. Out: README.md with the text
 between `<!-- table:NAME -->` and `<!-- end:NAME -->` replaced, and the pictures copied to
-assets/pictures/. A folder that is named and lacks its file is an error, not an old table.
+assets/images/. A folder that is named and lacks its file is an error, not an old table.
 
 Usage: python assets/build/refresh_readme.py --models runs/models --inside runs/inside
        --pictures runs/probe --speed runs/speed --signals runs/signals
@@ -42,7 +42,7 @@ def replaced(readme: str, name: str, text: str) -> str:
 
 
 def refresh(tables: dict[str, Path], pictures: Path | None) -> None:
-    """Rewrite the named tables of README.md, and assets/pictures.
+    """Rewrite the named tables of README.md, and assets/images.
 
     Args:
         tables: folder of the run by the table's name.
@@ -55,9 +55,9 @@ def refresh(tables: dict[str, Path], pictures: Path | None) -> None:
         text = replaced(text, name, section(markdown))
     readme.write_text(text, encoding="utf-8")
     if pictures is not None:
-        (ROOT / "assets/pictures").mkdir(exist_ok=True)
+        (ROOT / "assets/images").mkdir(exist_ok=True)
         for name in PICTURES:
-            shutil.copy(pictures / name, ROOT / "assets/pictures" / name)
+            shutil.copy(pictures / name, ROOT / "assets/images" / name)
 
 
 def main() -> None:
