@@ -16,6 +16,7 @@ from lvlm_prune.config import PruneConfig
 from lvlm_prune.errors import MissingSignalError, UnsupportedModelError
 from lvlm_prune.layers.registry import LAYER_METHODS, layer_method_named
 from lvlm_prune.layers.schedule import LayerSchedule, parse_layers
+from lvlm_prune.names import entries
 from lvlm_prune.reweight.config import ReweightConfig
 from lvlm_prune.reweight.registry import REWEIGHTERS, reweighter_named
 
@@ -56,7 +57,7 @@ def parse_inside(layers: str, reweight: str, combine: bool = False, seed: int = 
 
     Raises:
         UnknownMethodError: no such method.
-        ValueError: a schedule or preset that cannot be read, or nothing to combine.
+        ValueError: a schedule or preset that cannot be read, an empty part, or nothing to combine.
     """
     schedules: list[LayerSchedule] = []
     reweights: list[ReweightConfig] = []
@@ -70,7 +71,7 @@ def parse_inside(layers: str, reweight: str, combine: bool = False, seed: int = 
         elif schedule.method != "none":
             layer_method_named(schedule.method)
             schedules.append(schedule)
-    for text in _parts(reweight):
+    for text in _parts(reweight, "--reweight"):
         if text == "all":
             reweights += map(ReweightConfig, REWEIGHTERS)
             optional.update(REWEIGHTERS)
@@ -93,10 +94,10 @@ def split_schedules(text: str) -> list[str]:
     """Split a list of schedules; a part that begins with a digit belongs to the one before.
 
     Raises:
-        ValueError: the list begins with a digit.
+        ValueError: the list begins with a digit, or a part is empty.
     """
     found: list[str] = []
-    for part in _parts(text):
+    for part in _parts(text, "--layers"):
         if not part[0].isdigit():
             found.append(part)
         elif found:
@@ -108,9 +109,9 @@ def split_schedules(text: str) -> list[str]:
     return found
 
 
-def _parts(text: str) -> list[str]:
-    """The parts between commas."""
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _parts(text: str, option: str) -> list[str]:
+    """The parts between commas; none of an empty text."""
+    return entries(text, option) if text.strip() else []
 
 
 def adaptive(name: str) -> bool:

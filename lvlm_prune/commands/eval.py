@@ -151,11 +151,12 @@ def evaluate(
     from lvlm_prune.eval.eval_settings import EvalSettings, by_benchmark
     from lvlm_prune.eval.evaluate import evaluate_benchmark
     from lvlm_prune.eval.inside import parse_inside
+    from lvlm_prune.names import entries
 
     inside = parse_inside(layers, reweight, combine, seed)
     if method is None:
         method = DEFAULT_METHODS if inside.empty else "identity"
-    names = [name.strip() for name in benchmark.split(",")]
+    names = entries(benchmark, "--benchmark")
     folders = by_benchmark(data or [], names, "--data")
     pictures = by_benchmark(images or [], names, "--images")
     settings = EvalSettings(
@@ -163,14 +164,14 @@ def evaluate(
         data={name: Path(folder) for name, folder in folders.items()},
         images={name: Path(folder) for name, folder in pictures.items()},
         subsets=by_benchmark(subset or [], names, "--subset"),
-        models=[None] if model is None else [name.strip() for name in model.split(",")],
+        models=[None] if model is None else entries(model, "--model"),
         methods=None if method.strip() == "all" else method_names(method),
-        keeps=[parse_keep(value) for value in keep.split(",")],
-        sinks=[policy.strip() for policy in sinks.split(",")],
+        keeps=[parse_keep(value) for value in entries(keep, "--keep")],
+        sinks=entries(sinks, "--sinks"),
         per=per,
         order=order,
         plant=plant_sinks,
-        pairs=method_names(pairs),
+        pairs=method_names(pairs, "--pairs"),
         limit=limit,
         batch_size=batch_size,
         seed=seed,

@@ -48,13 +48,14 @@ ReweightOption = Annotated[
 OrderOption = Annotated[str, typer.Option(help="Order of the kept tokens: raster, or sinks_first.")]
 
 
-def method_names(text: str) -> list[str]:
-    """Read method names; `all` is every method."""
+def method_names(text: str, option: str = "--method") -> list[str]:
+    """Read the method names of an option; `all` is every method."""
     from lvlm_prune.methods import METHODS, method_named
+    from lvlm_prune.names import entries
 
     if text.strip() == "all":
         return list(METHODS)
-    return [method_named(name.strip()).name for name in text.split(",")]
+    return [method_named(name).name for name in entries(text, option)]
 
 
 def command_line() -> str:

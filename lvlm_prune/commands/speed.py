@@ -97,18 +97,20 @@ def speed(
 
 def reweighter_names(text: str) -> list[str]:
     """Read `METHOD` or `METHOD:PRESET`, separated by commas; `all` is every method."""
+    from lvlm_prune.names import entries
     from lvlm_prune.reweight.config import ReweightConfig
     from lvlm_prune.reweight.registry import REWEIGHTERS
 
     if text.strip() == "all":
         return list(REWEIGHTERS)
-    return [ReweightConfig.of(name).label() for name in text.split(",")]
+    return [ReweightConfig.of(name).label() for name in entries(text, "--reweight")]
 
 
 def layer_method_names(text: str) -> list[str]:
     """Read names of layer methods; `all` is every one."""
     from lvlm_prune.layers.registry import LAYER_METHODS, layer_method_named
+    from lvlm_prune.names import entries
 
     if text.strip() == "all":
         return list(LAYER_METHODS)
-    return [layer_method_named(name.strip()).name for name in text.split(",")]
+    return [layer_method_named(name).name for name in entries(text, "--layers")]
