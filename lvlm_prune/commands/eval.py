@@ -1,5 +1,6 @@
 """`lvlm-prune eval`: methods and budgets on hallucination benchmarks."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,8 @@ from lvlm_prune.commands.options import (
 DEFAULT_METHODS = (
     "cls,visionzip,divprune,cdpruner,mmtok,vscan,holov,prumerge_plus,dart,random,grid,pool"
 )
+
+INTERRUPTED = 130  # exit code of a command that Ctrl-C ended, as shells have it
 
 
 def evaluate(
@@ -183,4 +186,21 @@ def evaluate(
         restart=restart,
         command=command_line(),
     )
-    evaluate_benchmark(settings, out)
+    try:
+        evaluate_benchmark(settings, out)
+    except KeyboardInterrupt as error:
+        # One of several processes says it.
+        if os.environ.get("RANK", "0") == "0":
+            typer.echo(f"lvlm-prune: {_interrupted(out, restart)}", err=True)
+        raise typer.Exit(INTERRUPTED) from error
+
+
+def _interrupted(out: Path, restart: bool) -> str:
+    """What there is after Ctrl-C, and how it goes on."""
+    if not out.is_dir():
+        return f"interrupted before the first answer; nothing was written to {out}"
+    without = " without --restart" if restart else ""
+    return (
+        f"interrupted; the answers so far are kept in {out}, and the same command{without} goes "
+        "on from there"
+    )
