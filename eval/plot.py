@@ -85,19 +85,20 @@ def plot_accuracy(results: Sequence[RunResult], title: str, path: Path) -> None:
 
 
 def _level(axes: Any, unpruned: RunResult) -> None:
-    """The unpruned model as a line across."""
+    """The unpruned model as a line across, named beside the axes, where no other line is."""
     level = 100 * unpruned.accuracy
-    axes.axhline(level, color="#222222", linewidth=1)
+    axes.axhline(level, color="#222222", linewidth=1, zorder=1)
     axes.annotate(
-        f"unpruned, {unpruned.total} tokens: {level:.1f} %",
+        f"unpruned\n{unpruned.total} tokens\n{level:.1f} %",
         (1, level),
         xycoords=("axes fraction", "data"),
-        xytext=(-4, 4),
+        xytext=(4, 0),
         textcoords="offset points",
-        ha="right",
+        ha="left",
+        va="center",
         fontsize=9,
         color="#222222",
-        bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1},
+        annotation_clip=False,
     )
 
 
@@ -136,7 +137,7 @@ def _label(axes: Any, left: float, ends: Sequence[tuple[float, str, str]]) -> No
             va="center",
             fontsize=9,
             color=color,
-            bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.5},
+            bbox={"facecolor": "white", "linewidth": 0, "pad": 0.5},
             arrowprops={
                 "arrowstyle": "-",
                 "color": color,
