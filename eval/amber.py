@@ -145,7 +145,7 @@ def _associations(folder: Path) -> tuple[Associations, list[Path]]:
     saved = _json(related)
     if not isinstance(saved, dict) or not all(isinstance(each, list) for each in saved.values()):
         raise ValueError(f"{related} is no {{word: [words]}}")
-    lines = frozenset(safe.read_text(encoding="utf-8").splitlines())
+    lines = frozenset(safe.read_text(encoding="utf-8-sig").splitlines())
     words = {word: tuple(others) for word, others in saved.items()}
     return Associations(words, lines), [related, safe]
 

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lvlm_prune.eval.absent import absent
 from lvlm_prune.eval.score_error import ScoreError
 
 # First bytes of what people pass by mistake.
@@ -32,10 +33,10 @@ def read_bytes(path: Path) -> bytes:
     """
     if path.is_dir():
         raise ScoreError(
-            "directory", f"{path} is a folder without MME's .txt files; pass one file of answers"
+            "directory", f"{path} is a folder, where a file of answers is to be; pass one file"
         )
     if not path.exists():
-        raise ScoreError("missing_file", f"there is no file {path}")
+        raise ScoreError("missing_file", absent(path))
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -110,7 +110,7 @@ def load_scenes(folder: Path) -> Scenes:
     Raises:
         FileNotFoundError: it is missing.
     """
-    saved = json.loads((folder / "scenes.json").read_text(encoding="utf-8"))
+    saved = json.loads((folder / "scenes.json").read_text(encoding="utf-8-sig"))
     present = {
         scene["image"]: frozenset(one["class"] for one in scene["objects"])
         for scene in saved["scenes"]

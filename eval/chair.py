@@ -128,7 +128,7 @@ def _from_coco(folder: Path, parts: Iterable[str]) -> tuple[dict[str, tuple[str,
                 f"{folder} lacks {' and '.join(missing)}; CHAIR takes the objects of instances and "
                 "reference captions together (annotations_trainval2014.zip of COCO)"
             )
-        instances, captions = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
+        instances, captions = (json.loads(path.read_text(encoding="utf-8-sig")) for path in paths)
         try:
             found.update(_of_part(instances, captions))
         except (KeyError, TypeError, AttributeError) as error:
@@ -157,7 +157,7 @@ def _only(found: Mapping[str, tuple[str, ...]], listed: Path) -> dict[str, tuple
             f"no subset {str(listed)!r} of CHAIR; pass a text file of image names or COCO numbers, "
             "one a line (or train or val with a COCO annotations folder)"
         )
-    names = dict.fromkeys(filter(None, map(str.strip, listed.read_text("utf-8").splitlines())))
+    names = dict.fromkeys(filter(None, map(str.strip, listed.read_text("utf-8-sig").splitlines())))
     by_number: dict[str, list[str]] = {}
     for name in found:
         by_number.setdefault(_number(name), []).append(name)

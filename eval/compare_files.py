@@ -5,6 +5,7 @@ evaluations with names that tell them apart. A file that is damaged or of anothe
 in one sentence that names it.
 """
 
+import codecs
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from lvlm_prune.eval.absent import absent
+from lvlm_prune.eval.own_files import check_comparison
 from lvlm_prune.eval.report_check import check_results
 
 FILE = "results.json"
@@ -59,13 +62,13 @@ def _result_folders(folder: Path) -> list[Path]:
 def _lists_models(path: Path) -> bool:
     """Whether it is the list that `eval` writes beside the folders of several models."""
     with path.open("rb") as file:
-        return file.read(64).lstrip()[:1] == b"["
+        return file.read(64).removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"["
 
 
 def _read(path: Path) -> Mapping[str, Any]:
     """The values of a result file that this version can show."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
         # Half of a pair such as "\ud83d" is read, but no report can be written with it.
         json.dumps(values, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
@@ -95,10 +98,14 @@ def check_out(out: Path, evaluations: Sequence[Evaluation]) -> None:
     """Refuse a folder for the report that holds another one's.
 
     Raises:
-        ValueError: it is one of the evaluations.
+        ValueError: it leads nowhere, is one of the evaluations, or has a report that no comparison
+            wrote.
     """
+    if out.is_symlink() and not out.exists():
+        raise ValueError(f"--out must name a folder, but {absent(out)}")
     if any(evaluation.folder.resolve() == out.resolve() for evaluation in evaluations):
         raise ValueError(f"--out {out} is one of the evaluations, whose own report would be lost")
+    check_comparison(out)
 
 
 def make_folder(out: Path) -> None:

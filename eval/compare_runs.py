@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lvlm_prune.eval.compare_files import FILE, Evaluation, check_out, make_folder, read_evaluations
+from lvlm_prune.eval.own_files import COMPARED
 from lvlm_prune.eval.report_about import about_parts
 from lvlm_prune.eval.report_caution import cautions
 from lvlm_prune.eval.report_document import Bullets, Heading, Part
@@ -85,7 +86,7 @@ def compare_folders(folders: Sequence[Path], out: Path, force: bool = False) -> 
     sections = joined_sections(evaluations)
     make_folder(out)
     names = ", ".join(evaluation.name for evaluation in evaluations)
-    parts: list[Part] = [Heading(1, f"Compared: {names}")]
+    parts: list[Part] = [Heading(1, f"{COMPARED}{names}")]
     parts.append(Bullets((_what_is_shown(evaluations), *_cautions(evaluations)), strong=True))
     if warnings:
         parts += [Heading(2, "What differs besides the pruning"), Bullets(warnings)]

@@ -19,6 +19,7 @@ import typer
 from lvlm_prune import __version__
 from lvlm_prune.assets import probe_path
 from lvlm_prune.config import PruneConfig
+from lvlm_prune.eval.absent import absent
 from lvlm_prune.eval.benchmark import Benchmark
 from lvlm_prune.eval.caption import load_scenes
 from lvlm_prune.eval.configs import grid_configs, runnable
@@ -30,6 +31,7 @@ from lvlm_prune.eval.inside import UNPRUNED, inside_configs, runnable_inside
 from lvlm_prune.eval.inside_models import inside_text
 from lvlm_prune.eval.inside_table import inside_parts
 from lvlm_prune.eval.models_table import ModelResults, models_table
+from lvlm_prune.eval.own_files import EVERY, OF_MODELS, OF_PROBE, check_evaluation
 from lvlm_prune.eval.plot import check_plot_extra
 from lvlm_prune.eval.prefill import StageTimes
 from lvlm_prune.eval.processes import Processes, joined
@@ -67,6 +69,8 @@ def evaluate_benchmark(settings: EvalSettings, out: Path) -> list[ModelResults]:
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out must name a folder, but {out} is a file")
+    if out.is_symlink() and not out.exists():
+        raise ValueError(f"--out must name a folder, but {absent(out)}")
     check_plot_extra()
     benchmarks = load_benchmarks(settings)
     with joined() as processes:
@@ -79,6 +83,8 @@ def _evaluate_models(
     """Run every model, and set them beside each other."""
     names = list(dict.fromkeys(settings.models))
     several = len(names) > 1
+    files = (*EVERY, *(OF_PROBE if PROBE in settings.benchmarks else ()))
+    check_evaluation(out, OF_MODELS if several else files)
     if several:
         # So that a mistake in the last name is found before the first model runs for minutes.
         _check_models(settings, names, processes)
@@ -89,6 +95,7 @@ def _evaluate_models(
         loaded = _load(settings, name, processes)
         folder = out / Path(loaded.name).name if several else out
         folders.append(folder)
+        check_evaluation(folder, files)
         with only_one(folder) if processes.first else nullcontext():
             processes.wait()
             if not processes.first:

@@ -18,11 +18,10 @@ from filelock import FileLock, Timeout
 NAME = ".running"
 # Beside the lock: some versions of filelock empty the file that they fail to lock.
 HOLDERS = ".running-by"
-RESULTS = "results.json"
 
 
 class FolderInUseError(ValueError):
-    """Another evaluation writes to the folder, or another program has."""
+    """Another evaluation writes to the folder."""
 
 
 @contextmanager
@@ -30,10 +29,9 @@ def only_one(folder: Path) -> Iterator[None]:
     """Hold a folder, which is made if it is absent.
 
     Raises:
-        FolderInUseError: somebody else holds it, or it has a results.json of another program.
+        FolderInUseError: somebody else holds it.
         OSError: it cannot be written to.
     """
-    _check_ours(folder / RESULTS)
     lock = FileLock(folder / NAME)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,18 +73,3 @@ def _held_by(folder: Path) -> str:
         return ""  # it has just begun or ended
     ended_by = [f"`kill {' '.join(each)}` on {host}" for host, each in pids.items()]
     return f", and {' and '.join(ended_by)} ends it" if ended_by else ""
-
-
-def _check_ours(results: Path) -> None:
-    """Refuse to replace a file that no evaluation wrote."""
-    if not results.exists():
-        return
-    try:
-        values = json.loads(results.read_text(encoding="utf-8"))
-    except (ValueError, OSError):
-        values = None
-    models = values if isinstance(values, list) else [values]
-    if not all(isinstance(each, dict) and "lvlm_prune" in each for each in models):
-        raise FolderInUseError(
-            f"{results} is of another program and would be replaced; pass another --out"
-        )

@@ -79,13 +79,16 @@ class Ledger:
 
     def _opened(self, folder: Path) -> TextIO:
         """This process's file, ready for the next line."""
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"answers-{self.rank}.jsonl"
         kept = "".join(f"{line}\n" for line in _whole_lines(path))
         if path.exists() and len(kept.encode()) < path.stat().st_size:
             with path.open("r+b") as file:
                 file.truncate(len(kept.encode()))
-        opened = path.open("a", encoding="utf-8", newline="\n")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            opened = path.open("a", encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise _unusable(path, "written", error) from error
         if not kept:
             opened.write(self.header.to_json() + "\n")
         return opened
@@ -124,11 +127,15 @@ def _whole_lines(path: Path) -> list[str]:
     """The lines of a file up to its last line break, without a half character of a cut line.
 
     Raises:
+        OSError: it cannot be read.
         ValueError: bytes that are no text.
     """
     if not path.exists():
         return []
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _unusable(path, "read", error) from error
     try:
         return data[: data.rfind(b"\n") + 1].decode("utf-8").split("\n")[:-1]
     except UnicodeDecodeError as error:
@@ -137,6 +144,15 @@ def _whole_lines(path: Path) -> list[str]:
             f"line {line} of {path} is no UTF-8 text; remove the line and run again, or pass "
             "--restart"
         ) from error
+
+
+def _unusable(path: Path, done: str, error: OSError) -> OSError:
+    """The error about a place where answers are to be and something else is."""
+    where = "" if error.filename is None else f": {error.filename}"
+    return OSError(
+        f"answers cannot be {done} at {path} ({error.strerror}{where}); move what is in the way, "
+        "or pass another --out"
+    )
 
 
 def _row(line: str, path: Path, number: int) -> Row:

@@ -62,7 +62,7 @@ def load_probe(folder: Path, limit: int | None = None) -> Probe:
 
 def _pope_items(folder: Path, split: str) -> Iterator[Item]:
     """The lines of one POPE split."""
-    for line in (folder / f"pope_{split}.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in (folder / f"pope_{split}.jsonl").read_text(encoding="utf-8-sig").splitlines():
         row = json.loads(line)
         name = f"pope/{split}/{row['question_id']}"
         yield Item(name, row["image"], row["text"], row["label"], "pope", split)
@@ -70,7 +70,7 @@ def _pope_items(folder: Path, split: str) -> Iterator[Item]:
 
 def _mme_items(folder: Path, task: str) -> Iterator[Item]:
     """The lines of one MME task: image, question and answer, separated by tabs."""
-    lines = (folder / "mme" / f"{task}.txt").read_text(encoding="utf-8").splitlines()
+    lines = (folder / "mme" / f"{task}.txt").read_text(encoding="utf-8-sig").splitlines()
     for number, line in enumerate(lines, 1):
         image, question, answer = line.split("\t")
         yield Item(f"mme/{task}/{number}", image, question, answer.lower(), "mme", task)

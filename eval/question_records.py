@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from lvlm_prune.eval.absent import absent
+
 Record = Mapping[str, Any]
 
 
@@ -21,7 +23,7 @@ def read_text(path: Path) -> str:
         ValueError: it is a folder, or no text.
     """
     if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
+        raise FileNotFoundError(absent(path))
     if path.is_dir():
         raise ValueError(f"{path} is a folder, not a file of questions")
     content = path.read_bytes()

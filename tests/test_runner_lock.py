@@ -94,17 +94,3 @@ def test_a_folder_is_refused_whatever_its_list_of_holders_says(tmp_path, holders
         says = f"writes to {re.escape(str(tmp_path))}; wait for it"
         with pytest.raises(FolderInUseError, match=says), only_one(tmp_path):
             pass
-
-
-@pytest.mark.parametrize("content", ['{"a": 1}', "[]x", '["results"]', "3"])
-def test_results_of_another_program_are_not_replaced(tmp_path, content):
-    (tmp_path / "results.json").write_text(content)
-    with pytest.raises(FolderInUseError, match="of another program"), only_one(tmp_path):
-        pass
-    assert (tmp_path / "results.json").read_text() == content
-
-
-def test_results_of_an_evaluation_are(tmp_path):
-    (tmp_path / "results.json").write_text('[{"lvlm_prune": "0.4.0"}, {"lvlm_prune": "0.4.0"}]')
-    with only_one(tmp_path):
-        pass
