@@ -70,6 +70,7 @@ RUN = Fields(
         "method": "text",
         "baseline": "flag",
         "prefill": PREFILL,
+        "layers": Fields({}, {"average": "number"}, True),
         "against_baseline": Each(Each(PAIR), optional=True),
     },
 )

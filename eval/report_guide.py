@@ -32,6 +32,11 @@ def _reading(sections: Sequence[Section]) -> list[str]:
         "difference, both runs see the same draw; an interval that holds 0 means that this sample "
         "cannot tell the runs apart, not that they are equal.",
     ]
+    if any(section.staged for section in sections):
+        texts.append(
+            "average over layers: visual tokens of an image at a layer of the LLM, the mean over "
+            "its layers; stages inside the LLM drop some of those that enter."
+        )
     if any(section.compared for section in sections):
         texts.append(
             f"too few images to tell: fewer than {LEAST_UNITS} images were drawn, or the 95 % "

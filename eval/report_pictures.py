@@ -38,17 +38,20 @@ def section_pictures(section: Section, folder: Path) -> list[Part]:
 
 def _tokens(section: Section, entries: list[Entry], folder: Path) -> Picture:
     """Score against visual tokens."""
-    points = [_point(entry, entry.kept) for entry in entries]
+    points = [_point(entry, entry.spent) for entry in entries]
+    enter = "visual tokens of an image that enter the LLM"
+    axis = "visual tokens, average over layers" if section.staged else enter
     figures = _both(
         cost_figure,
         points,
         f"{section.name}: {section.metric} against visual tokens",
-        ("visual tokens of an image that enter the LLM (logarithmic)", _axis(section)),
+        (f"{axis} (logarithmic)", _axis(section)),
         section.lower_is_better,
         True,
         False,
     )
-    caption = f"{_axis(section)} against visual tokens, official parser. {_front(section, points)}"
+    against = _tokens_named(section)
+    caption = f"{_axis(section)} against {against}, official parser. {_front(section, points)}"
     return _drawn(figures, folder, f"{section.stem}-tokens", caption)
 
 
@@ -65,8 +68,8 @@ def _times(section: Section, entries: list[Entry], folder: Path) -> Picture:
         True,
     )
     caption = (
-        f"{_axis(section)} against the measured time to the first token; small numbers are visual "
-        f"tokens. {_front(section, points)}"
+        f"{_axis(section)} against the measured time to the first token; small numbers are "
+        f"{_tokens_named(section)}. {_front(section, points)}"
     )
     return _drawn(figures, folder, f"{section.stem}-time", caption)
 
@@ -93,7 +96,7 @@ def _point(entry: Entry, cost: float) -> Point:
         raise ValueError(f"{entry.run} has no number to draw")
     return Point(
         series=entry.label,
-        note=tokens(entry.kept),
+        note=tokens(entry.spent),
         x=cost,
         y=number.value,
         low=number.low,
@@ -101,6 +104,11 @@ def _point(entry: Entry, cost: float) -> Point:
         control=entry.control,
         baseline=entry.baseline,
     )
+
+
+def _tokens_named(section: Section) -> str:
+    """What is counted: inside the LLM a run may have other tokens at each layer."""
+    return "visual tokens (average over layers)" if section.staged else "visual tokens"
 
 
 def _axis(section: Section) -> str:

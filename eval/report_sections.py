@@ -43,6 +43,8 @@ class Entry:
         ms: time to the first token; None where nothing was timed.
         llm_ratio: LLM prefill with selection and splice, as a share of the unpruned one.
         total_ratio: time to the first token, as a share of the unpruned one.
+        average: visual tokens at a layer of the LLM, the mean over its layers, where stages inside
+            the LLM drop some; None where all that enter stay.
     """
 
     run: str
@@ -65,6 +67,12 @@ class Entry:
     ms: float | None
     llm_ratio: float | None
     total_ratio: float | None
+    average: float | None = None
+
+    @property
+    def spent(self) -> float:
+        """Visual tokens that a layer of the LLM has, on average over its layers."""
+        return self.kept if self.average is None else self.average
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,11 @@ class Section:
         """For file names."""
         parts = dict.fromkeys([self.benchmark, self.key])
         return "-".join("".join(c if c.isalnum() else "_" for c in part) for part in parts)
+
+    @property
+    def staged(self) -> bool:
+        """Whether any run drops tokens inside the LLM."""
+        return any(entry.average is not None for entry in self.entries)
 
     @property
     def baseline(self) -> Entry | None:
@@ -207,6 +220,8 @@ def _entry(
         ms=sum(float(times[stage]) for stage in STAGES) if times else None,
         llm_ratio=_ratio(run, prefill, "llm_ratio"),
         total_ratio=_ratio(run, prefill, "total_ratio"),
+        # None too where all tokens are dropped before the first layer: a share of no tokens.
+        average=(run.get("layers") or {}).get("average") or None,
     )
 
 

@@ -41,6 +41,8 @@ def _score_columns(section: Section) -> list[Column]:
         ("kept", lambda e: f"{tokens(e.kept)} of {tokens(e.total)}"),
         (f"{section.metric} [95 %]", lambda e: interval(e.headline, scale)),
     ]
+    if section.staged:
+        columns.insert(1, ("average over layers", lambda e: tokens(e.spent)))
     if section.compared:
         columns.append(
             ("minus baseline [95 %]", lambda e: difference(section.gain(e), scale)),

@@ -85,7 +85,8 @@ def _at_budget(section: Section, entries: Sequence[Entry]) -> list[str]:
         return []
     one = entries[0]
     share = percent(one.kept / one.total) if one.total else ""
-    place = f"At {tokens(one.kept)} of {tokens(one.total)} tokens ({share})"
+    enter = " that enter the LLM" if section.staged else ""
+    place = f"At {tokens(one.kept)} of {tokens(one.total)} tokens{enter} ({share})"
     return [f"{place}: {'; '.join(clauses)}."]
 
 
@@ -111,7 +112,7 @@ def _cheapest(section: Section) -> list[str]:
     """The fewest tokens without a visible loss."""
     if concludes_nothing(section):
         return []
-    fewer = [e for e in section.compared if e.kept < e.total]
+    fewer = [e for e in section.compared if e.spent < e.total]
     read = [e for e in fewer if not unreadable(e)]
     lost = [e for e in read if section.verdict(e) == "worse"]
     if len(lost) == len(fewer) > 1:
@@ -120,7 +121,7 @@ def _cheapest(section: Section) -> list[str]:
     fine = [e for e in hopeful if tells(section, e)]
     if not fine:
         return [too_few(section, hopeful)] if hopeful else []
-    best = min(fine, key=lambda e: (round(e.kept), -_worth(section, e)))
+    best = min(fine, key=lambda e: (round(e.spent), -_worth(section, e)))
     gain = section.gain(best)
     allowed = ""
     if gain is not None and gain.low is not None and gain.high is not None:
@@ -134,7 +135,8 @@ def _cheapest(section: Section) -> list[str]:
             f" It takes {ratio(best.llm_ratio)} of the unpruned LLM prefill time and "
             f"{ratio(best.total_ratio)} of the time to the first token."
         )
-    return [f"The fewest tokens without a visible loss: {labelled(best)}{allowed}.{time}"]
+    inside = f" ({tokens(best.spent)} on average over layers)" if best.average is not None else ""
+    return [f"The fewest tokens without a visible loss: {labelled(best)}{inside}{allowed}.{time}"]
 
 
 def _shift(section: Section) -> list[str]:
