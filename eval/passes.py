@@ -58,7 +58,11 @@ class AnswerPass:
 
     @torch.inference_mode()
     def run(self) -> None:
-        """Answer what is left, and wait for the other processes."""
+        """Answer what is left, and wait for the other processes.
+
+        Raises:
+            HopelessRunError: a run without a good answer.
+        """
         with self.bar:
             self._note_unreadable()
             portions = self._portions()
@@ -73,6 +77,7 @@ class AnswerPass:
             run.ledger.close()
             if self.processes.count > 1:
                 run.ledger.read()
+        self._check_answers()
 
     def _say(self, sentence: str) -> None:
         """Tell the user something between the lines of the bar."""
@@ -183,13 +188,13 @@ class AnswerPass:
         """Write the questions about images that cannot be read as failed calls.
 
         Raises:
-            HopelessRunError: no image can be read.
+            HopelessRunError: no image can be read, and every question is about one.
         """
         broken, asked = self.questions.broken, self.questions.asked
-        if len(broken) == len(self.questions.images) >= HOPELESS:
-            raise HopelessRunError(
-                f"none of the {len(broken)} images can be read, such as: {broken[0]}"
-            )
+        if asked and all(one.image in broken for one in asked):
+            none = f"none of the {len(broken)} images can be read, such as"
+            said = none if len(broken) > 1 else "the only image cannot be read"
+            raise HopelessRunError(f"{said}: {next(iter(broken.values()))}")
         for error in broken.values() if self.processes.first else ():
             self._say(f"cannot be read: {error}")
         for run, places in self.left.items():
@@ -221,6 +226,20 @@ class AnswerPass:
                 f"all of the first {self._failed[run]} answers of run {run.name} failed; the last "
                 f"one: {errors[-1]}"
             )
+
+    def _check_answers(self) -> None:
+        """Give up where a run ended without a good answer: scores of nothing are no scores.
+
+        Raises:
+            HopelessRunError: with the last error.
+        """
+        for run in self.left:
+            errors = [self.sheet.kept(place, run).error for place in run.places]
+            if errors and None not in errors:
+                raise HopelessRunError(
+                    f"all {len(errors)} answers of run {run.name} failed; the last one: "
+                    f"{errors[-1]}"
+                )
 
     def _title(self, run: Run) -> None:
         """Show what is being done."""

@@ -303,12 +303,29 @@ def test_failed_calls_that_fail_again_beside_good_answers_are_no_reason_to_give_
         assert [run.errors for run in found] == [HOPELESS + 2] * 2
 
 
-def test_images_of_which_none_can_be_read_end_the_run(loaded, tmp_path):
-    write_pope(tmp_path / "pope", HOPELESS)
+@pytest.mark.parametrize("images", [2, HOPELESS])
+def test_images_of_which_none_can_be_read_end_the_run(loaded, tmp_path, images):
+    write_pope(tmp_path / "pope", images)
     for path in (tmp_path / "pope" / "images").iterdir():
         path.write_bytes(b"no image")
-    with pytest.raises(HopelessRunError, match=f"none of the {HOPELESS} images can be read"):
+    with pytest.raises(HopelessRunError, match=f"none of the {images} images can be read"):
         pope_grid(loaded, tmp_path / "pope").run()
+
+
+def test_a_short_run_without_a_good_answer_is_no_table_of_zeros(
+    loaded, place, tmp_path, monkeypatch
+):
+    """Fewer calls than a long run is given up after; what failed is on disk and asked again."""
+    hook = before_answers(loaded.model, raising(RuntimeError("wrong dtype")))
+    monkeypatch.setattr(evaluate, "load", lambda *settings: loaded)
+    out = tmp_path / "out"
+    with pytest.raises(HopelessRunError, match="all 12 answers of run unpruned failed.*wrong dty"):
+        evaluate_benchmark(settings(place, place / "pope"), out)
+    assert not (out / "results.json").exists()
+    assert not (out / "report.md").exists()
+    hook.remove()
+    evaluate_benchmark(settings(place, place / "pope"), out)
+    assert [run["errors"] for run in results(out)["runs"]] == [0, 0]
 
 
 def test_an_interrupted_run_goes_on(loaded, place, whole, tmp_path, monkeypatch):
