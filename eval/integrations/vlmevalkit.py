@@ -17,11 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from vlmeval import run
-from vlmeval.config import supported_VLM
-from vlmeval.dataset import DATASET_CLASSES
-from vlmeval.smp import collect_run_benchmark_report
-from vlmeval.vlm.base import BaseModel
+
+try:
+    from vlmeval import run
+    from vlmeval.config import supported_VLM
+    from vlmeval.dataset import DATASET_CLASSES
+    from vlmeval.smp import collect_run_benchmark_report
+    from vlmeval.vlm.base import BaseModel
+except ImportError as error:
+    MISSING = (
+        f"VLMEvalKit cannot be imported ({error}); install it with: pip install ms-vlmeval==0.0.20"
+    )
+    # For whoever runs the module a sentence, for whoever imports it an error to catch.
+    raise (SystemExit if __name__ == "__main__" else ImportError)(MISSING) from error
 
 from lvlm_prune.eval.integrations.arguments import Arguments, read_arguments, split_words
 from lvlm_prune.eval.integrations.chat import Part, PrunedChat
