@@ -234,11 +234,12 @@ class AnswerPass:
             HopelessRunError: with the last error.
         """
         for run in self.left:
-            errors = [self.sheet.kept(place, run).error for place in run.places]
-            if errors and None not in errors:
+            names = [self.sheet.name(place) for place in run.places]
+            rows = [run.ledger.rows[name] for name in names if name in run.ledger.rows]
+            if rows and len(rows) == len(names) and all(row.error is not None for row in rows):
                 raise HopelessRunError(
-                    f"all {len(errors)} answers of run {run.name} failed; the last one: "
-                    f"{errors[-1]}"
+                    f"all {len(rows)} answers of run {run.name} failed; the last one: "
+                    f"{rows[-1].error}"
                 )
 
     def _title(self, run: Run) -> None:
