@@ -127,10 +127,12 @@ class Benchmark:
         items: all lines, in file order.
         files: image file of every image name; it may not exist (`missing_images` looks).
         scorings: the scoring rule of each `Item.benchmark`.
-        longest: most new tokens of an answer, for each `Item.benchmark`.
+        longest: most new tokens of an answer, for each `Item.benchmark` that there may be.
         version: first 16 hex digits of the SHA-256 of each file that was read, by file name, and
             what else makes it another benchmark, such as `subset`.
         source: one sentence: what was read from where.
+        growing: what of the version says no more than which of the lines are asked, so that answers
+            of one value stay those of another.
     """
 
     name: str
@@ -140,6 +142,7 @@ class Benchmark:
     longest: Mapping[str, int]
     version: Mapping[str, str]
     source: str
+    growing: frozenset[str] = frozenset({"limit"})
 
     @property
     def images(self) -> list[str]:

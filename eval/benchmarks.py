@@ -226,7 +226,6 @@ def first_images(benchmark: Benchmark, limit: int, together: str | None = None) 
         items=items,
         files={name: path for name, path in benchmark.files.items() if name in names},
         scorings=_only(benchmark.scorings, keys),
-        longest=_only(benchmark.longest, keys),
         version={**benchmark.version, "limit": str(limit)},
         source=f"{benchmark.source.rstrip('.')}; its first {limit} images, whole",
     )

@@ -247,7 +247,11 @@ def _print(markdown: str) -> None:
 
 def _about(settings: EvalSettings, loaded: Loaded, finished: Sequence[Finished]) -> dict[str, Any]:
     """What was asked of which model, and with which versions."""
-    longest = {key: n for one in finished for key, n in one.grid.benchmark.longest.items()}
+    longest = {
+        key: one.grid.benchmark.longest[key]
+        for one in finished
+        for key in one.grid.benchmark.scorings
+    }
     generation = {**finished[0].grid.generation, "max_new_tokens": settings.longest or longest}
     return {
         "model": loaded.label,

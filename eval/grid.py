@@ -133,10 +133,12 @@ class Grid:
         """A run with its answers so far."""
         settings = self.settings
         label = None if control_of is None else f"random as {control_of}"
-        name = run_name(config, self._totals, label)
+        name = run_name(config, label)
         items = self._items(config)
-        # A run may grow: the first images are the same with any limit.
-        data = {key: value for key, value in self.benchmark.version.items() if key != "limit"}
+        # A run may grow: the first images are the same with any limit, and so are the questions
+        # beside those of another kind.
+        version, growing = self.benchmark.version, self.benchmark.growing
+        data = {key: value for key, value in version.items() if key not in growing}
         header = run_header(
             self.loaded,
             self.fingerprint,

@@ -47,9 +47,11 @@ def load(data: Path, subset: str | None = None, images: Path | None = None) -> B
         items=tuple(items),
         files={name: folder / name for name in probe.images},
         scorings={key: _scoring(key, data) for key in keys},
-        longest={key: LONGEST[key] for key in keys},
+        longest=LONGEST,
         version={**file_versions(read, data), "subset": asked},
         source=f"the probe's {asked} ({len(items)} lines on {len(probe.images)} drawn scenes)",
+        # The ids of questions and captions differ; scenes.json is read by the captions' score.
+        growing=frozenset({"limit", "subset", "scenes.json"}),
     )
 
 

@@ -6,10 +6,9 @@ processes by image, whatever has been answered before, so that all agree without
 """
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 
-from lvlm_prune.budget import tokens_to_keep
 from lvlm_prune.config import PruneConfig
 from lvlm_prune.eval.attached import Answer
 from lvlm_prune.eval.benchmark import Benchmark, Item
@@ -159,20 +158,20 @@ def settings_names(config: PruneConfig) -> list[str]:
     return [*policy, *unit, *([] if config.order == "raster" else ["sinks-first"])]
 
 
-def run_name(config: PruneConfig, totals: Sequence[int], label: str | None = None) -> str:
-    """Name of a run's folder: the method, its tokens (or share, where images differ), the rest.
+def run_name(config: PruneConfig, label: str | None = None) -> str:
+    """Name of a run's folder: the method, its budget as it was asked for, the rest.
+
+    A share and the number that it comes to are two runs, as more images may tell them apart.
 
     Args:
         config: of the run.
-        totals: N of each image.
         label: what it does inside the LLM, where that is not the config's own words.
     """
     base = "unpruned"
     if config.method != "identity":
-        keep = config.keep
-        if isinstance(keep, float) and config.per == "image" and len(set(totals)) == 1:
-            keep = tokens_to_keep(keep, totals[0])
-        base = "-".join([config.method, f"{keep:g}", *settings_names(config)])
+        # The share of all tokens is not one token.
+        keep = "1.0" if config.keep == 1 and isinstance(config.keep, float) else f"{config.keep:g}"
+        base = "-".join([config.method, keep, *settings_names(config)])
     inside = label or inside_label(config)
     return f"{base}-{re.sub('[^a-z0-9._]+', '-', inside.lower())}" if inside else base
 

@@ -73,7 +73,7 @@ def test_every_loader_is_there():
 def test_the_probe_has_a_scoring_rule_for_each_of_its_lines(probe, subset, keys):
     found = load_benchmark("probe", probe, subset)
     assert {item.benchmark for item in found.items} == keys
-    assert set(found.scorings) == set(found.longest) == keys
+    assert set(found.scorings) == keys <= set(found.longest)
     for key in keys:
         own = [item for item in found.items if item.benchmark == key]
         scoring = found.scorings[key]
