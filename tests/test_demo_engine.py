@@ -3,6 +3,7 @@
 import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ NEW = 4  # tokens of an answer
 
 @pytest.fixture
 def engine():
-    made = Engine(tiny_loaded(), max_new_tokens=NEW)
+    made = Engine(tiny_loaded(), max_new_tokens=NEW, unsteady=inf)
     yield made
     made.close()
 

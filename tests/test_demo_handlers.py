@@ -7,6 +7,7 @@ import struct
 import zlib
 from html import escape
 from html.parser import HTMLParser
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ VALUES = ("cls", 9, "none", "ignore")
 
 @pytest.fixture
 def handlers():
-    engine = Engine(tiny_loaded(), max_new_tokens=4)
+    engine = Engine(tiny_loaded(), max_new_tokens=4, unsteady=inf)
     yield Handlers(engine)
     engine.close()
 

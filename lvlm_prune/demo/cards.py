@@ -7,10 +7,10 @@ layout are in `page.css`; nothing is said by colour alone.
 from html import escape
 
 from lvlm_prune.demo.compare import Compared, Progress
-from lvlm_prune.demo.results import Asked
+from lvlm_prune.demo.results import Asked, Measured
 from lvlm_prune.demo.said import said, yes_no_bar
 from lvlm_prune.demo.settings import NO_REWEIGHTING, Asking, Settings
-from lvlm_prune.demo.words import change, part
+from lvlm_prune.demo.words import change, part, percent
 from lvlm_prune.report import MIB
 
 
@@ -27,9 +27,23 @@ def answers(asking: Asking, settings: Settings, asked: Asked) -> str:
         f'<p class="question">“{escape(asking.question)}”</p>'
         f'<div class="cards">{"".join(cards)}</div>'
         f'<p class="verdict">{_verdict(asked)}</p>'
-        '<p class="fine">Measured on this machine, not estimated: medians of '
-        f"{asked.measured.rounds} rounds, both models in turn. Prefill: the language model up to "
-        "its first new token. KV cache: its tensors behind the prompt.</p>"
+        f'<p class="fine">{_measured(asked.measured)}</p>'
+    )
+
+
+def _measured(measured: Measured) -> str:
+    """How the numbers were made, and how far they can be trusted."""
+    words = (
+        f"Measured on this machine, not estimated: medians of {measured.rounds} rounds, both "
+        "models in turn. Prefill: the language model reads the prompt. First token: the whole "
+        "wait, with the encoder and the choosing of tokens. KV cache: memory that the prompt "
+        "occupies while the model answers."
+    )
+    if measured.steady:
+        return words
+    return (
+        f"{words} <strong>The rounds differ by {percent(measured.spread)}: this machine is busy. "
+        "Ask again to measure anew.</strong>"
     )
 
 
@@ -41,11 +55,14 @@ def _verdict(asked: Asked) -> str:
         if asked.same
         else '<strong class="differs">the answer changes</strong>'
     )
+    if kept == total:
+        return f"All {total} visual tokens are kept, so nothing is saved; {holds}."
     memory = change(costs.full.kv_bytes, costs.pruned.kv_bytes)
-    time = change(costs.full.prefill, costs.pruned.prefill)
+    prefill = change(costs.full.prefill, costs.pruned.prefill)
+    wait = change(costs.full.first_token, costs.pruned.first_token)
     return (
         f"With {kept} of {total} visual tokens ({part(kept, total)}) {holds}. "
-        f"KV cache {memory}, prefill {time}."
+        f"KV cache {memory}, prefill {prefill}, the whole wait for the first token {wait}."
     )
 
 
@@ -94,7 +111,10 @@ def progress(step: Progress) -> str:
     if not step.doing:
         changed = _changed(step.rows)
         verb = "changes" if changed == 1 else "change"
-        return message(f"Done: {done - 1} ways to prune; {changed} of them {verb} the answer.")
+        return message(
+            f"Done: {done - 1} ways to prune; {changed} of them {verb} the answer."
+            f"{_easy(step.rows)}"
+        )
     return (
         f'<div class="message busy" role="status"><label>{done} of {step.total} done, now '
         f'{escape(step.doing)}<progress value="{done}" max="{step.total}"></progress></label></div>'
@@ -106,6 +126,17 @@ def _changed(rows: tuple[Compared, ...]) -> int:
     full = rows[0].answered
     found = [row.answered for row in rows[1:] if row.answered is not None]
     return sum(full is not None and one.text != full.text for one in found)
+
+
+def _easy(rows: tuple[Compared, ...]) -> str:
+    """What follows where even the controls, which know nothing, keep the answer."""
+    full = rows[0].answered
+    controls = [row.answered for row in rows if row.control and row.answered is not None]
+    if full is None or not controls or len(controls) == len(rows) - 1:
+        return ""
+    if any(one.text != full.text for one in controls):
+        return ""
+    return " Even the controls keep it: with fewer tokens, methods differ more."
 
 
 def budget(words: str) -> str:
@@ -121,6 +152,11 @@ def working(words: str) -> str:
 def message(words: str) -> str:
     """Something to know."""
     return f'<div class="message" role="status">{escape(words)}</div>'
+
+
+def changed(words: str) -> str:
+    """What is shown belongs to settings of before."""
+    return f'<div class="message" role="status" data-changed>{escape(words)}</div>'
 
 
 def mistake(words: str) -> str:

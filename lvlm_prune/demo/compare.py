@@ -15,6 +15,8 @@ from lvlm_prune.demo.engine import Engine
 from lvlm_prune.demo.results import Answered
 from lvlm_prune.demo.settings import Asking, Settings, check_budget
 from lvlm_prune.demo.words import part, sentence
+from lvlm_prune.errors import NoSinksError
+from lvlm_prune.eval.configs import CONTROLS
 from lvlm_prune.methods import METHODS
 
 SHARES = (0.5, 0.25, 0.125, 0.06, 0.03)
@@ -28,11 +30,13 @@ class Compared:
         label: its name.
         answered: the answer, or None where there is none.
         refusal: why there is none, in a sentence.
+        control: whether it is a method that only others are to be better than.
     """
 
     label: str
     answered: Answered | None
     refusal: str = ""
+    control: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,13 @@ class Progress:
         rows: what is known, the full model first.
         total: rows when it is done.
         doing: the label of the next row; empty at the end.
+        title: what is compared.
     """
 
     rows: tuple[Compared, ...]
     total: int
     doing: str
+    title: str
 
 
 def compare_methods(
@@ -61,9 +67,12 @@ def compare_methods(
         settings: budget, reweighting and sink policy; the method does not count.
         job: ends the work early.
     """
-    check_budget(settings.keep, engine.visual_tokens(asking))
+    total = engine.visual_tokens(asking)
+    check_budget(settings.keep, total)
     names = [name for name in METHODS if name != EVERYTHING]
-    return _compare(engine, asking, [(name, replace(settings, method=name)) for name in names], job)
+    ways = [(name, replace(settings, method=name)) for name in names]
+    title = f"Every method, {settings.keep} of {total} visual tokens: “{asking.question}”"
+    return _compare(engine, asking, title, ways, job)
 
 
 def compare_budgets(
@@ -84,25 +93,27 @@ def compare_budgets(
         (f"{keep} tokens ({part(keep, total)})", replace(settings, keep=keep))
         for keep in sorted(budgets, reverse=True)
     ]
-    return _compare(engine, asking, ways, job)
+    title = f"{settings.method} over budgets: “{asking.question}”"
+    return _compare(engine, asking, title, ways, job)
 
 
 def _compare(
-    engine: Engine, asking: Asking, ways: Sequence[tuple[str, Settings]], job: Job
+    engine: Engine, asking: Asking, title: str, ways: Sequence[tuple[str, Settings]], job: Job
 ) -> Iterator[Progress]:
     """Answer fully, then in every way."""
     total = len(ways) + 1
-    yield Progress((), total, "the full model")
+    yield Progress((), total, "the full model", title)
     rows = [Compared("full model", engine.full(asking, job))]
     for label, settings in ways:
-        yield Progress(tuple(rows), total, label)
+        yield Progress(tuple(rows), total, label, title)
         rows.append(_row(engine, asking, label, settings, job))
-    yield Progress(tuple(rows), total, "")
+    yield Progress(tuple(rows), total, "", title)
 
 
 def _row(engine: Engine, asking: Asking, label: str, settings: Settings, job: Job) -> Compared:
     """One way to prune, or why it cannot be gone."""
+    control = settings.method in CONTROLS
     try:
-        return Compared(label, engine.pruned(asking, settings, job))
-    except (ValueError, TypeError) as error:
-        return Compared(label, None, sentence(error))
+        return Compared(label, engine.pruned(asking, settings, job), control=control)
+    except (ValueError, TypeError, NoSinksError) as error:
+        return Compared(label, None, sentence(error), control)

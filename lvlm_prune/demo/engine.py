@@ -22,7 +22,7 @@ from lvlm_prune.config import PruneConfig
 from lvlm_prune.demo.cache import ByteLimitedCache
 from lvlm_prune.demo.cancelling import Job
 from lvlm_prune.demo.measure import measure
-from lvlm_prune.demo.results import Answered, Asked, Measured
+from lvlm_prune.demo.results import UNSTEADY, Answered, Asked, Measured
 from lvlm_prune.demo.settings import UNPRUNED, Asking, Settings
 from lvlm_prune.encoder_reading import read_encoder
 from lvlm_prune.inside import wanted_marks
@@ -43,14 +43,20 @@ class Engine:
         loaded: model and processor.
         cache_bytes: limit of all remembered results.
         max_new_tokens: longest answer.
+        unsteady: a larger spread of the rounds is not remembered.
     """
 
     def __init__(
-        self, loaded: Loaded, cache_bytes: int = CACHE_BYTES, max_new_tokens: int = NEW_TOKENS
+        self,
+        loaded: Loaded,
+        cache_bytes: int = CACHE_BYTES,
+        max_new_tokens: int = NEW_TOKENS,
+        unsteady: float = UNSTEADY,
     ) -> None:
         self.loaded = loaded
         self.model = unwrap(loaded.model)
         self.max_new_tokens = max_new_tokens
+        self.unsteady = unsteady
         self.cache = ByteLimitedCache(cache_bytes)
         # Always the same thread: others would each make threads and memory pools of their own.
         self._thread = ThreadPoolExecutor(1, "model")
@@ -86,13 +92,19 @@ class Engine:
         )
 
     def measured(self, asking: Asking, settings: Settings, job: Job) -> Measured:
-        """Times and memory of both, measured in turn; see `ask`."""
+        """Times and memory of both, measured in turn; see `ask`.
+
+        What was measured on a busy machine is not remembered.
+        """
 
         def make() -> Measured:
             stages = [self._stage(UNPRUNED), self._stage(settings.config())]
             return measure(self.model, stages, self._inputs(asking), job)
 
-        return self._remembered((asking.key, settings, "measured"), make, job)
+        def steady(measured: Measured) -> bool:
+            return measured.spread <= self.unsteady
+
+        return self._remembered((asking.key, settings, "measured"), make, job, steady)
 
     def refused_methods(self) -> frozenset[str]:
         """Names of the methods that this model cannot run."""
@@ -164,8 +176,14 @@ class Engine:
         """What a config does before the LLM."""
         return BoundaryStage(self.model, config, None, wanted_marks(config))
 
-    def _remembered(self, key: Hashable, make: Callable[[], Made], job: Job) -> Made:
-        """A result from the cache, or made in the engine's thread and kept."""
+    def _remembered(
+        self,
+        key: Hashable,
+        make: Callable[[], Made],
+        job: Job,
+        worth: Callable[[Made], bool] = lambda made: True,
+    ) -> Made:
+        """A result from the cache, or made in the engine's thread and kept where it is worth it."""
         if (found := self.cache.get(key)) is not None:
             return found
 
@@ -175,7 +193,8 @@ class Engine:
             if (now := self.cache.get(key)) is not None:
                 return now
             made = make()
-            self.cache.put(key, made)
+            if worth(made):
+                self.cache.put(key, made)
             return made
 
         return self._in_thread(step)

@@ -12,8 +12,9 @@ from torch import Tensor
 from lvlm_prune.demo.compare import Compared
 from lvlm_prune.demo.results import Answered
 from lvlm_prune.demo.said import said, yes_no_bar
+from lvlm_prune.methods import METHODS
 
-CUT = 35  # percent of the width that shows the whole image at first
+CUT = 12  # percent of the width that shows the whole image at first
 NO_GRID = "This model's visual tokens form no grid that could be drawn."
 
 
@@ -29,30 +30,36 @@ def split(pair: tuple[str, str] | None, pruned: Answered) -> str:
     kept = f"{pruned.tokens} of {pruned.choice.total} visual tokens"
     return (
         f'<figure class="split" style="--cut:{CUT}%"><div class="frame">'
-        f'<img src="{pair[1]}" alt="What the model still sees: {kept} in colour, others grey">'
+        f'<img src="{pair[1]}" alt="What enters the language model: {kept} in colour, others grey">'
         f'<img class="whole" src="{pair[0]}" alt="The whole image">'
         '<i class="handle" aria-hidden="true"></i>'
         f'<input type="range" min="0" max="100" value="{CUT}" '
         'aria-label="Border between the whole image and the kept tokens" '
-        "oninput=\"this.closest('.split').style.setProperty('--cut', this.value + '%')\"></div>"
-        f"<figcaption><span>Whole image</span><span>{kept}</span></figcaption></figure>"
+        f'aria-valuetext="{CUT} % whole image" '
+        "oninput=\"this.closest('.split').style.setProperty('--cut', this.value + '%'); "
+        "this.setAttribute('aria-valuetext', this.value + ' % whole image')\"></div>"
+        "<figcaption><span>Whole image, as the encoder sees it</span>"
+        f"<span>{kept}</span></figcaption></figure>"
     )
 
 
-def scores(picture: str | None, method: str) -> str:
+def scores(picture: str | None, method: str, pruned: Answered) -> str:
     """The score map, or why there is none.
 
     Args:
         picture: its address.
         method: name of the method.
+        pruned: what was kept.
     """
     name = escape(method)
+    if picture is None and pruned.tokens == pruned.choice.total:
+        return '<p class="fine">All tokens are kept, so nothing was ranked.</p>'
     if picture is None:
         return f'<p class="fine">{name} ranks no tokens, so there is no score map.</p>'
     return (
         f'<figure class="scores"><img src="{picture}" alt="Scores of {name} over the image">'
-        '<figcaption class="ramp"><span>low</span><i aria-hidden="true"></i><span>high</span>'
-        "</figcaption></figure>"
+        '<figcaption><span class="ramp"><span>low</span><i aria-hidden="true"></i>'
+        f"<span>high</span></span>{name}: {escape(METHODS[method].summary)}.</figcaption></figure>"
     )
 
 
@@ -96,10 +103,11 @@ def legend(sinks: Tensor | None, pruned: Answered) -> str:
     )
 
 
-def grid(rows: Sequence[Compared], pictures: Sequence[str]) -> str:
+def grid(title: str, rows: Sequence[Compared], pictures: Sequence[str]) -> str:
     """A comparison as small pictures with their answers.
 
     Args:
+        title: what is compared.
         rows: what was compared, the full model first.
         pictures: an address for each row, or an empty string.
     """
@@ -107,16 +115,17 @@ def grid(rows: Sequence[Compared], pictures: Sequence[str]) -> str:
         return ""
     full = rows[0].answered
     tiles = [_tile(row, picture, full) for row, picture in zip(rows, pictures, strict=True)]
-    return f'<div class="grid">{"".join(tiles)}</div>'
+    return f'<h3>{escape(title)}</h3><div class="grid">{"".join(tiles)}</div>'
 
 
 def _tile(row: Compared, picture: str, full: Answered | None) -> str:
     """One small picture."""
     label = escape(row.label)
+    tag = '<i class="tag">control</i>' if row.control else ""
     if row.answered is None:
         return (
             f'<figure class="tile refused"><div class="blank">not on this model</div>'
-            f"<figcaption><b>{label}</b><small>{escape(row.refusal)}</small></figcaption></figure>"
+            f"<figcaption><b>{label}</b>{tag}<small>{escape(row.refusal)}</small></figcaption></figure>"
         )
     found = row.answered
     shown = (
@@ -132,7 +141,7 @@ def _tile(row: Compared, picture: str, full: Answered | None) -> str:
         kind = "same" if same else "differs"
         words = f"{'=' if same else '≠'} {words}"
     return (
-        f'<figure class="tile {kind}">{shown}<figcaption><b>{label}</b>'
+        f'<figure class="tile {kind}">{shown}<figcaption><b>{label}</b>{tag}'
         f'<span class="said">{words}</span>'
         f"{yes_no_bar(found, full is not None and full.is_yes_no)}"
         f"<small>{found.tokens} visual tokens</small></figcaption></figure>"

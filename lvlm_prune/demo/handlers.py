@@ -126,7 +126,7 @@ class Handlers:
             message=cards.message("Done."),
             answers=cards.answers(asking, settings, asked),
             kept=figures.split(kept_pair(rows, asked.pruned, asked.full.sinks), asked.pruned),
-            scores=figures.scores(score_map(rows, asked.pruned), settings.method)
+            scores=figures.scores(score_map(rows, asked.pruned), settings.method, asked.pruned)
             + figures.merged(merged_groups(rows, asked.pruned), asked.pruned),
             note=figures.legend(asked.full.sinks, asked.pruned),
             numbers=asked_numbers(self.engine.loaded.label, asking, settings, asked),
@@ -152,7 +152,8 @@ class Handlers:
                 for row in step.rows[len(pictures) :]:
                     pictures.append(self._small(asking, row.answered, step))
                 numbers = None if step.doing else compared_numbers(step.rows)
-                yield CompareView(cards.progress(step), figures.grid(step.rows, pictures), numbers)
+                grid = figures.grid(step.title, step.rows, pictures)
+                yield CompareView(cards.progress(step), grid, numbers)
         if said:
             yield CompareView(said[0])
         give_back()

@@ -7,7 +7,7 @@ the times, answers that it runs beside are not.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from statistics import median
+from statistics import median, quantiles
 from time import perf_counter
 from typing import Any
 
@@ -78,7 +78,20 @@ def measure(
         rounds.append(times)
     counted = rounds[1:] or rounds
     full, pruned = (_medians(each) for each in zip(*counted, strict=True))
-    return Measured(full, pruned, len(counted))
+    shares = [after.first_token / before.first_token for before, after in counted]
+    return Measured(full, pruned, len(counted), spread(shares))
+
+
+def spread(values: Sequence[float]) -> float:
+    """The range of the middle half of some values, as a share of their median.
+
+    Args:
+        values: positive numbers; of one alone the spread is 0.
+    """
+    if len(values) < 2:
+        return 0.0
+    low, middle, high = quantiles(values, n=4, method="inclusive")
+    return (high - low) / middle
 
 
 def _medians(runs: Sequence[Prefilled]) -> Prefilled:

@@ -10,17 +10,19 @@ from html import escape
 import gradio as gr
 
 from lvlm_prune.budget import tokens_to_keep
-from lvlm_prune.config import KEEP, METHOD
+from lvlm_prune.config import EVERYTHING, METHOD
+from lvlm_prune.demo.cancelling import Job
 from lvlm_prune.demo.closed_blocks import ClosedBlocks
 from lvlm_prune.demo.examples import examples
 from lvlm_prune.demo.handlers import AskView, Handlers
 from lvlm_prune.demo.page_events import connect
-from lvlm_prune.demo.page_parts import Opening, ask_part, compare_part, see_part
+from lvlm_prune.demo.page_parts import Opening, ask_part, compare_part, see_part, words_part
 from lvlm_prune.demo.settings import Asking, Settings
 from lvlm_prune.demo.uploads import read_upload
 from lvlm_prune.demo.words import LEAD, TITLE
 
 KEPT_SECONDS = 3600  # uploads and pictures are deleted after this time
+OPENING_KEEP = 0.06  # few enough that not every method keeps the answer
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ def first_example(handlers: Handlers) -> First:
     path, question = examples()[0]
     asking = Asking(*read_upload(str(path)), question)
     total = handlers.engine.visual_tokens(asking)
-    settings = Settings(METHOD, tokens_to_keep(KEEP, total))
+    settings = Settings(METHOD, tokens_to_keep(OPENING_KEEP, total))
+    # A model that has just been loaded is slow at first; every visitor sees the times of this one.
+    handlers.engine.measured(asking, Settings(EVERYTHING, total), Job())
     view = handlers.shown(asking, settings, handlers.engine.ask(asking, settings))
     return First(Opening(str(path), question, settings, total), view)
 
@@ -67,6 +71,7 @@ def build_page(handlers: Handlers, first: First) -> gr.Blocks:
                 seen = see_part(first.view)
         with gr.Column(elem_id="compare-part"):
             compared = compare_part()
+        words_part()
         connect(page, handlers, controls, seen, compared, total)
     return page
 

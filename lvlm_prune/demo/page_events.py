@@ -5,6 +5,7 @@ In: the parts of the page. The functions that a client may call are `ask`, `comp
 the result; those before it say what is being done.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,22 @@ from lvlm_prune.demo import cards
 from lvlm_prune.demo.examples import examples
 from lvlm_prune.demo.handlers import AskView, CompareView, Handlers, budget_line
 from lvlm_prune.demo.page_parts import ComparePart, Controls, Seen, hint
-from lvlm_prune.demo.words import method_line
+from lvlm_prune.demo.words import CHANGED, method_line
 
 USERS = 4  # requests that run at a time; the model itself does one step at a time
 WAITING = 64  # requests that may wait
 HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 QUIET: dict[str, Any] = {"queue": False, **HIDDEN}
+# Where the answers stand below what was pressed, as on a phone, they are brought into view.
+TO_ANSWERS = """() => {
+    const part = document.querySelector('#see-part');
+    const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
+    if (part.getBoundingClientRect().top > 0.6 * innerHeight)
+        part.scrollIntoView({behavior: calm ? 'auto' : 'smooth', block: 'start'});
+}"""
+# A message that says so already stays, and is not read out again; so does one of work going on.
+NOT_ASKED_YET = f"""now => now.includes('message busy') || now.includes('data-changed')
+    ? now : {json.dumps(cards.changed(CHANGED))}"""
 MODEL: dict[str, Any] = {
     "concurrency_limit": USERS,
     "concurrency_id": "model",
@@ -49,7 +60,7 @@ def connect(
     """
     _connect_ask(handlers, controls, seen, total)
     _connect_compare(handlers, controls, compared)
-    _connect_controls(handlers, controls, total)
+    _connect_controls(handlers, controls, seen, total)
 
     def leave(request: gr.Request) -> None:
         _cancel(handlers, request)
@@ -79,7 +90,10 @@ def _connect_ask(handlers: Handlers, controls: Controls, seen: Seen, total: gr.S
         controls.ask.click(ask, api_name="ask", **settings),
         controls.question.submit(ask, api_visibility="private", **settings),
     ]
+    for begin in (controls.ask.click, controls.question.submit):
+        begin(None, js=TO_ANSWERS, **QUIET)
     for button, (path, question) in zip(controls.examples, examples(), strict=True):
+        button.click(None, js=TO_ANSWERS, **QUIET)
         chosen = button.click(
             _choosing(handlers, path, question, controls.image.GRADIO_CACHE),
             [controls.keep, total],
@@ -159,9 +173,15 @@ def _connect_cancel(
     )
 
 
-def _connect_controls(handlers: Handlers, controls: Controls, total: gr.State) -> None:
-    """The slider follows the image, its words follow the slider, the line follows the method."""
-    controls.image.change(
+def _connect_controls(handlers: Handlers, controls: Controls, seen: Seen, total: gr.State) -> None:
+    """The slider follows the image, its words follow the slider, the line follows the method.
+
+    What a user sets anew is not what is shown any more, and the message says so.
+    """
+    for control in controls.values():
+        control.input(None, seen.message, seen.message, js=NOT_ASKED_YET, **QUIET)
+    # Not `change`: an example fits the slider itself, and would be followed by a second fit.
+    controls.image.input(
         lambda image, keep, before: _fitted(handlers, image, keep, before),
         [controls.image, controls.keep, total],
         [controls.keep, controls.keep_text, total],

@@ -18,7 +18,14 @@ from lvlm_prune.demo.keep_slider import KeepSlider
 from lvlm_prune.demo.settings import NO_REWEIGHTING, Settings
 from lvlm_prune.demo.upload_box import UploadBox
 from lvlm_prune.demo.uploads import LIMITS
-from lvlm_prune.demo.words import HELP, OPENED, SINKS, method_line, reweightings
+from lvlm_prune.demo.words import (
+    GLOSSARY,
+    HELP,
+    OPENED,
+    SINKS,
+    method_line,
+    reweightings,
+)
 from lvlm_prune.methods import METHODS
 
 
@@ -147,7 +154,7 @@ def _example_buttons() -> list[gr.Button]:
     """Examples as buttons, which also the keyboard reaches."""
     gr.HTML(f'<p class="label">Examples</p>{hint(HELP["examples"])}')
     with gr.Row(elem_id="examples"):
-        return [
+        buttons = [
             gr.Button(
                 question,
                 icon=str(path),
@@ -158,6 +165,10 @@ def _example_buttons() -> list[gr.Button]:
             )
             for number, (path, question) in enumerate(examples(), start=1)
         ]
+    for button in buttons:
+        # Otherwise gradio deletes the picture with the uploads of its age.
+        button.keep_in_cache.add(button.icon["path"])
+    return buttons
 
 
 def _more_settings() -> tuple[gr.Dropdown, gr.Radio]:
@@ -215,10 +226,17 @@ def compare_part() -> ComparePart:
         budgets = gr.Button(
             "This method over budgets", variant="primary", elem_id="compare-budgets"
         )
-        cancel = gr.Button("Cancel", elem_id="cancel-compare", min_width=90)
+        cancel = gr.Button("Cancel comparison", elem_id="cancel-compare", min_width=90)
     gr.HTML(hint(f"{HELP['compare_methods']} {HELP['compare_budgets']} {HELP['signs']}"))
     progress = gr.HTML("", elem_id="progress")
     grid = gr.HTML("", elem_id="grid")
     with gr.Accordion("All numbers, as JSON", open=False, elem_id="compared-part"):
         numbers = gr.JSON(None, label="Numbers", elem_id="compared")
     return ComparePart(methods, budgets, cancel, progress, grid, numbers)
+
+
+def words_part() -> None:
+    """What the page's words mean."""
+    lines = "".join(f"<dt>{word}</dt><dd>{meaning}</dd>" for word, meaning in GLOSSARY.items())
+    with gr.Accordion("What the words mean", open=False, elem_id="words-part"):
+        gr.HTML(f'<dl class="words">{lines}</dl>', elem_id="words")

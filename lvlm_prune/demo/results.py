@@ -12,6 +12,7 @@ from torch import Tensor
 from lvlm_prune.show_figure import Drawn
 
 PLAIN = 2048  # bytes of a result without its tensors: strings, numbers and the key
+UNSTEADY = 0.25  # rounds that differ by more were made on a busy machine
 SURE = (
     0.5  # a question that yes and no answer together with at least this probability is a yes/no one
 )
@@ -96,12 +97,20 @@ class Measured:
         full: of the unpruned model.
         pruned: of the pruned one.
         rounds: how many rounds were measured.
+        spread: how far the middle half of the rounds lies apart in the pruned model's share of
+            the full model's time, as a share of its median.
     """
 
     full: Prefilled
     pruned: Prefilled
     rounds: int
+    spread: float = 0.0
     nbytes: int = field(default=PLAIN, init=False)
+
+    @property
+    def steady(self) -> bool:
+        """Whether the rounds agree well enough to be shown without a word."""
+        return self.spread <= UNSTEADY
 
 
 @dataclass(frozen=True)

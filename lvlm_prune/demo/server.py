@@ -6,7 +6,9 @@ fonts or scripts of others.
 """
 
 import os
+import signal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lvlm_prune.demo.memory import limit_arenas
@@ -42,25 +44,39 @@ def serve(
         ValueError: a device that is not there.
     """
     limit_arenas()
-    close_gradio()
-    from lvlm_prune.demo.engine import Engine
-    from lvlm_prune.demo.handlers import Handlers
-    from lvlm_prune.demo.page import build_page, first_example
-    from lvlm_prune.loading import load
+    signal.signal(signal.SIGTERM, _end)
+    with TemporaryDirectory(prefix="lvlm-prune-demo-") as uploads:
+        close_gradio(uploads)
+        from lvlm_prune.demo.engine import Engine
+        from lvlm_prune.demo.handlers import Handlers
+        from lvlm_prune.demo.page import build_page, first_example
+        from lvlm_prune.loading import load
 
-    engine = Engine(load(model, device, plant), max_new_tokens=max_new_tokens)
-    handlers = Handlers(engine)
-    page = build_page(handlers, first_example(handlers))
-    launch(page, host, port, share)
+        engine = Engine(load(model, device, plant), max_new_tokens=max_new_tokens)
+        handlers = Handlers(engine)
+        page = build_page(handlers, first_example(handlers))
+        launch(page, host, port, share)
 
 
-def close_gradio() -> None:
-    """Let gradio report nothing to anybody; it reads this once, when it is imported.
+def _end(number: int, frame: Any) -> None:
+    """Leave as after Ctrl-C, with the uploads deleted."""
+    raise KeyboardInterrupt
+
+
+def close_gradio(uploads: str) -> None:
+    """Let gradio report nothing to anybody, and give it a folder of its own for uploads.
+
+    Both are read once, when it is imported. Several servers would otherwise share one folder, and
+    delete each other's files there.
+
+    Args:
+        uploads: a folder; one that the user names in GRADIO_TEMP_DIR comes first.
 
     Raises:
         ImportError: gradio is not installed.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("GRADIO_TEMP_DIR", uploads)
     try:
         import gradio  # noqa: F401
     except ImportError as error:

@@ -5,6 +5,7 @@ Text only; it knows neither HTML nor the page.
 
 from collections.abc import Collection
 
+from lvlm_prune.errors import NoSinksError
 from lvlm_prune.methods import METHODS
 from lvlm_prune.reweight.registry import REWEIGHTERS
 
@@ -17,10 +18,12 @@ LEAD = (
     "whether the answer still holds."
 )
 HELP = {
-    "image": "What the model is asked about; uploads are deleted after an hour.",
+    "image": "What the model is asked about; uploads are deleted after an hour. Transparency is "
+    "ignored, as models ignore it.",
     "question": "Ask anything; for questions of yes or no you also see how sure the model is.",
     "examples": "One click shows the image and asks the question.",
-    "method": "How the visual tokens are chosen that reach the language model.",
+    "method": "How the visual tokens are chosen that reach the language model; random, grid, pool "
+    "and downsample are controls to beat.",
     "keep": "How many of them stay. Fewer are faster, and riskier.",
     "reweight": "Also turns up the language model's attention to the image, against hallucination.",
     "sinks": "What happens to patches of very high norm, which hold no local detail.",
@@ -31,11 +34,29 @@ HELP = {
     "compare_budgets": "Over budgets: the method set above, from half of the tokens down to 3 %.",
     "signs": "= and ≠: the answer is, or is not, that of the full model.",
     "kept": "Drag across the picture, or use the arrow keys: left of the border is the whole "
-    "image, right of it what the model still sees.",
-    "scores": "What the method ranks tokens by: yellow is high; kept tokens are outlined. Methods "
-    "that merge also show which tokens went into which.",
+    "image, right of it the tokens that enter the language model, in colour.",
+    "scores": "What the method ranks tokens by: yellow is high; kept tokens are outlined, also "
+    "those of low score that a method keeps to stand for others. Methods that merge show which "
+    "tokens went into which.",
 }
 OPENED = "The first example is answered already. Move the slider, change the question, press Ask."
+CHANGED = "Something is set anew: press Ask to see what comes of it."
+NO_SINKS = "This image has no ViT sinks; choose another sink policy, such as ignore."
+GLOSSARY = {
+    "Visual token": "one small square of the image, as the language model reads it: a row of "
+    "numbers among those of the words.",
+    "Kept, dropped, merged": "a kept token enters the language model; a dropped one does not; a "
+    "merged one is mixed into one that is kept.",
+    "CLS attention": "how much the vision encoder's summary of the image looks at each square. "
+    "Many methods rank by it.",
+    "ViT sink": "a square, often of plain background, in which the encoder stores something about "
+    "the whole image; its row is many times longer than others.",
+    "Prefill": "the language model reads the prompt, image included. Fewer tokens make it faster.",
+    "First token": "the whole wait for the first word: encoder, choosing the tokens, prefill.",
+    "KV cache": "memory that the prompt occupies as long as the model answers.",
+    "Control": "a way to choose that knows nothing: a method that is not better than these is "
+    "not worth its time.",
+}
 SINKS = {
     "ignore": "ignore: ranked like any other token",
     "keep": "keep: always kept, inside the budget",
@@ -64,6 +85,8 @@ def reweightings() -> list[str]:
 
 def sentence(error: BaseException) -> str:
     """An error as a sentence: its first line, with a capital and a full stop."""
+    if isinstance(error, NoSinksError):
+        return NO_SINKS
     text = str(error).strip().split("\n")[0] or type(error).__name__
     text = text[0].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -36,17 +36,18 @@ def test_the_keyboard_reaches_every_control_in_reading_order_and_shows_where_it_
 def test_the_keyboard_alone_asks_and_moves_both_sliders(visit):
     page = visit()
     budget = page.locator("#keep input[type=range]")
+    more = int(budget.input_value()) + 3
     budget.focus()
     for _ in range(3):
         page.keyboard.press("ArrowRight")
-    shows(page, "#keep-text", "52 of 196 visual tokens")
+    shows(page, "#keep-text", f"{more} of 196 visual tokens")
     page.locator("#question textarea").focus()
     page.keyboard.press("Control+a")
     page.keyboard.type("Is there an umbrella in the image?")
     page.keyboard.press("Enter")
     shows(page, "#message", "Done.")
     shows(page, "#answers .question", "Is there an umbrella in the image?")
-    shows(page, "#answers .verdict", "52 of 196")
+    shows(page, "#answers .verdict", f"{more} of 196")
     border = page.locator("#kept input[type=range]")
     border.focus()
     before = border.input_value()
@@ -119,3 +120,43 @@ def test_the_page_explains_every_control(visit):
     words = page.locator("#ask-part").inner_text() + page.locator("#compare-part").inner_text()
     for start in ("Ask: ", "Cancel: ", "All methods: ", "Over budgets: "):
         assert start in words
+
+
+def test_on_a_phone_an_example_brings_the_answer_into_view(visit):
+    page = visit(390, 844, reduced_motion="reduce")
+    page.locator("#example-2").click()
+    shows(page, "#message", "Done.")
+    box = page.locator("#message").bounding_box()
+    assert 0 <= box["y"] < 300
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda page: page.locator("#question textarea").press_sequentially("Is it a boat?"),
+        lambda page: page.locator("#keep input[type=number]").fill("30"),
+        lambda page: (
+            page.locator("#method input").click(),
+            page.get_by_role("option", name="divprune", exact=True).click(),
+        ),
+        lambda page: page.get_by_role("button", name="Remove Image").click(),
+    ],
+    ids=["question", "budget", "method", "image"],
+)
+def test_what_is_set_anew_is_said_not_to_be_shown_yet(visit, change):
+    page = visit()
+    page.locator("#example-4").click()
+    shows(page, "#message", "Done.")
+    change(page)
+    shows(page, "#message", "press Ask to see what comes of it")
+
+
+def test_names_of_all_comparisons_stand_above_them(visit):
+    page = visit()
+    page.locator("#compare-budgets").click()
+    shows(page, "#progress", "Done:")
+    shows(page, "#grid h3", "visionzip over budgets: “Is there a cat in the image?”")
+    page.locator("#compare-methods").click()
+    shows(page, "#grid h3", "Every method, 12 of 196 visual tokens")
+    shows(page, "#progress", "Done:")
+    assert page.locator("#grid .tag").count() == 4

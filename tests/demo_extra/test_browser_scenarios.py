@@ -56,7 +56,8 @@ def test_an_upload_is_asked_about(visit):
         shows(page, "#answers .card.full", number)
         shows(page, "#answers .card.pruned", number)
     picture_is_not(page, before)
-    assert page.locator("#scores img").count() == 1
+    assert page.locator("#scores img").count() == 2
+    shows(page, "#scores", "tokens were merged into")
 
 
 def test_another_method_is_explained_and_used(visit):

@@ -44,7 +44,7 @@ def test_an_answer_has_all_its_parts(connect):
     assert QUESTION in answers
     assert "KV cache" in answers
     assert kept.count("data:image/webp") == kept.count("<img") == 2
-    assert scores.count("data:image/webp") == 1
+    assert scores.count("data:image/webp") == 2  # scores, and what was merged
     assert "ViT sink" in note
     assert numbers["full"]["visual_tokens"] == 196
     assert numbers["pruned"]["visual_tokens"] == len(numbers["kept"]) == 49
