@@ -33,7 +33,9 @@ def demo(
       Reweighting         also turns up the language model's attention to the image
       ViT sink policy     what happens to patches of very high norm
       Ask, Cancel         both answers, full and pruned, measured on the spot; end what runs
+      Border on the picture   drag it: whole image on its left, kept tokens on its right
       All methods at this budget, This method over budgets   small pictures with their answers
+      Cancel comparison   end it; other users are never touched
 
     It starts without a network on the bundled model and listens on this machine only, unless --host
     or --share say otherwise. It needs the `demo` extra.
@@ -42,6 +44,7 @@ def demo(
     Examples:
       lvlm-prune demo
       lvlm-prune demo --plant-sinks
+      lvlm-prune demo --model qwen-pictogram
       lvlm-prune demo --model llava-hf/llava-1.5-7b-hf --device cuda --port 8000
     """
     from lvlm_prune.demo.server import serve

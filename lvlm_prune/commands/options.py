@@ -10,13 +10,16 @@ import typer
 
 ModelOption = Annotated[
     str | None,
-    typer.Option(help="Folder, hub name, or a bundled model; llava-pictogram if not given."),
+    typer.Option(
+        help="Folder, hub name, or a bundled model: llava-pictogram (if not given), "
+        "qwen-pictogram or internvl-pictogram."
+    ),
 ]
 ModelsOption = Annotated[
     str | None,
     typer.Option(
-        help="Folders, hub names or bundled models, separated by commas; llava-pictogram if "
-        "not given."
+        help="Folders, hub names or bundled models (llava-pictogram, qwen-pictogram, "
+        "internvl-pictogram), separated by commas; llava-pictogram if not given."
     ),
 ]
 PoliciesOption = Annotated[
