@@ -1,7 +1,7 @@
-"""Photograph the demo's page for the README: on a desk and on a phone.
+"""Photograph the demo's page for the README: on a desk, on a phone, and a comparison.
 
 In: nothing; it serves the demo of the bundled model on a free port of this machine and opens it in
-chromium. Out: assets/images/demo.png and assets/images/demo-phone.png.
+chromium. Out: demo.png, demo-phone.png (from the answers on) and demo-compare.png in assets/images.
 
 Usage: python assets/build/demo_pictures.py [--chromium /usr/bin/chromium]
 It needs the `demo` extra and playwright.
@@ -18,12 +18,14 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 PICTURES = Path(__file__).resolve().parents[1] / "images"
 STARTS = 120  # seconds
-SIZES = {"demo.png": (1280, 1340, 1), "demo-phone.png": (390, 1900, 2)}
+DESK = {"viewport": {"width": 1280, "height": 1330}, "device_scale_factor": 1.5}
+PHONE = {"viewport": {"width": 390, "height": 1420}, "device_scale_factor": 2}
 
 
 @contextmanager
@@ -56,26 +58,34 @@ def wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
     raise RuntimeError(f"the demo did not answer at {url}")
 
 
-def photograph(browser: Browser, url: str, path: Path, size: tuple[int, int, int]) -> None:
-    """Take a picture of the top of the page, once the first example is answered.
+def opened(browser: Browser, url: str, look: dict[str, Any]) -> Page:
+    """The page with its first example, asked once more: steady times stay, others are new."""
+    page = browser.new_context(**look).new_page()
+    page.goto(url)
+    page.wait_for_selector("#kept input[type=range]")
+    page.locator("#ask").click()
+    page.locator("#message").get_by_text("Done.").wait_for()
+    page.wait_for_timeout(1500)  # fonts and the pictures' own decoding
+    return page
+
+
+def photograph(browser: Browser, url: str) -> None:
+    """Take all pictures.
 
     Args:
         browser: a running one.
         url: of the page.
-        path: of the PNG file.
-        size: width and height in CSS pixels, and how many pixels each of them has.
     """
-    width, height, scale = size
-    context = browser.new_context(
-        viewport={"width": width, "height": height}, device_scale_factor=scale
-    )
-    page = context.new_page()
-    page.goto(url)
-    page.wait_for_selector("#answers .card.pruned .answer")
-    page.wait_for_selector("#kept input[type=range]")
-    page.wait_for_timeout(1500)  # fonts and the pictures' own decoding
-    page.screenshot(path=str(path))
-    context.close()
+    desk = opened(browser, url, DESK)
+    desk.evaluate("scrollTo(0, 0)")
+    desk.screenshot(path=str(PICTURES / "demo.png"))
+    desk.locator("#compare-methods").click()
+    desk.locator("#progress").get_by_text("Done:").wait_for(timeout=120_000)
+    desk.wait_for_timeout(500)
+    desk.locator("#compare-part").screenshot(path=str(PICTURES / "demo-compare.png"))
+    phone = opened(browser, url, PHONE)
+    phone.evaluate("document.querySelector('#see-part').scrollIntoView()")
+    phone.screenshot(path=str(PICTURES / "demo-phone.png"))
 
 
 def main() -> None:
@@ -87,8 +97,7 @@ def main() -> None:
         browser = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
         )
-        for name, size in SIZES.items():
-            photograph(browser, url, PICTURES / name, size)
+        photograph(browser, url)
         browser.close()
 
 
