@@ -175,6 +175,7 @@ def spread_model(source: str, cards: Sequence[int] | None = None) -> Any:
 
 def _loaded(source: str, language: bool, **settings: Any) -> Any:
     """Call `from_pretrained`, without its bar and with its errors in one sentence."""
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.utils import logging
 
@@ -183,6 +184,11 @@ def _loaded(source: str, language: bool, **settings: Any) -> Any:
     logging.disable_progress_bar()
     try:
         return loader.from_pretrained(source, use_safetensors=True, **settings)
+    except SafetensorError as error:
+        raise OSError(
+            f"cannot load the model {source!r}: its weights are damaged or incomplete "
+            f"({_first_line(error)}); download or save them again"
+        ) from error
     except (OSError, ValueError) as error:
         advice = "" if Path(source).is_dir() else "; check the name, or pass a folder"
         raise type(error)(
@@ -211,6 +217,12 @@ def _processor(source: str) -> Any:
         raise ValueError(
             f"{source!r} has a {type(processor).__name__} and no processor for images and text; "
             "pass a vision-language model"
+        )
+    if not processor.chat_template:
+        raise ValueError(
+            f"the processor of {source!r} has no chat template, so questions cannot be written as "
+            "the model was trained; save one as chat_template.jinja beside it, or pass the chat "
+            "version of the model"
         )
     processor.tokenizer.padding_side = "left"
     return processor

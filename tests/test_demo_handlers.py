@@ -16,7 +16,8 @@ from tiny_models import TOKENS
 from tiny_probe import tiny_loaded
 
 from lvlm_prune.demo.engine import Engine
-from lvlm_prune.demo.handlers import BROKEN, Handlers
+from lvlm_prune.demo.handlers import Handlers
+from lvlm_prune.demo.mistakes import BROKEN
 from lvlm_prune.loading import load
 
 QUESTION = "is there a cat ?"

@@ -23,7 +23,7 @@ from lvlm_prune.show_figure import Drawn
 
 PICTURE = Image.linear_gradient("L").convert("RGB")
 ASKING = Asking(PICTURE, digest(PICTURE), "is there a cat ?")
-COST = Prefilled(encode=20.0, select=0.0, prefill=10.0, kv_bytes=2**20, prompt=20)
+COST = Prefilled(20.0, 0.0, prefill=10.0, first_token=30.0, kv_bytes=2**20, prompt=20)
 
 
 def answered(text: str, kept: int, total: int = 16) -> Answered:
@@ -36,11 +36,10 @@ def said(pruned: Answered, cost: Prefilled, spread: float = 0.0) -> str:
 
 
 @pytest.mark.parametrize(
-    ("select", "prefill", "words"),
-    [(0.0, 5.0, "−17"), (5.0, 5.0, "as before"), (8.0, 5.0, "+10"), (0.0, 10.0, "as before")],
+    ("wait", "words"), [(25.0, "−17"), (30.0, "as before"), (33.0, "+10"), (75.0, "+150")]
 )
-def test_the_verdict_names_the_whole_wait(select, prefill, words):
-    text = said(answered("yes", 4), replace(COST, select=select, prefill=prefill))
+def test_the_verdict_names_the_whole_wait(wait, words):
+    text = said(answered("yes", 4), replace(COST, prefill=5.0, first_token=wait))
     assert f"the whole wait for the first token {words}" in text
 
 

@@ -27,18 +27,23 @@ def answers(asking: Asking, settings: Settings, asked: Asked) -> str:
         f'<p class="question">“{escape(asking.question)}”</p>'
         f'<div class="cards">{"".join(cards)}</div>'
         f'<p class="verdict">{_verdict(asked)}</p>'
-        f'<p class="fine">{_measured(asked.measured)}</p>'
+        f'<p class="fine">{_measured(asked.measured, settings)}</p>'
     )
 
 
-def _measured(measured: Measured) -> str:
+def _measured(measured: Measured, settings: Settings) -> str:
     """How the numbers were made, and how far they can be trusted."""
+    rounds = f"medians of {measured.rounds} rounds" if measured.rounds > 1 else "one round"
     words = (
-        f"Measured on this machine, not estimated: medians of {measured.rounds} rounds, both "
-        "models in turn. Prefill: the language model reads the prompt. First token: the whole "
-        "wait, with the encoder and the choosing of tokens. KV cache: memory that the prompt "
-        "occupies while the model answers."
+        f"Measured on this machine, not estimated: {rounds}, both models in turn. Prefill: the "
+        "language model reads the prompt. First token: the whole wait, with the encoder and the "
+        "choosing of tokens. KV cache: memory that the prompt occupies while the model answers."
     )
+    if (reweight := settings.config().reweight) is not None and (beside := reweight.beside()):
+        words += (
+            f" {escape(settings.reweight)} also runs {escape(beside)}: that is in the wait for the "
+            "first token, and not in prefill and KV cache."
+        )
     if measured.steady:
         return words
     return (
@@ -110,9 +115,11 @@ def progress(step: Progress) -> str:
     done = len(step.rows)
     if not step.doing:
         changed = _changed(step.rows)
+        answered = sum(row.answered is not None for row in step.rows[1:])
         verb = "changes" if changed == 1 else "change"
+        missing = f" {done - 1 - answered} could not run." if answered < done - 1 else ""
         return message(
-            f"Done: {done - 1} ways to prune; {changed} of them {verb} the answer."
+            f"Done: {answered} ways to prune; {changed} of them {verb} the answer.{missing}"
             f"{_easy(step.rows)}"
         )
     return (

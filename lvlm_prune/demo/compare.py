@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 from lvlm_prune.budget import tokens_to_keep
 from lvlm_prune.config import EVERYTHING
-from lvlm_prune.demo.cancelling import Job
+from lvlm_prune.demo.cancelling import CancelledError, Job
 from lvlm_prune.demo.engine import Engine
+from lvlm_prune.demo.mistakes import told
 from lvlm_prune.demo.results import Answered
 from lvlm_prune.demo.settings import Asking, Settings, check_budget
-from lvlm_prune.demo.words import part, sentence
-from lvlm_prune.errors import NoSinksError
+from lvlm_prune.demo.words import part
 from lvlm_prune.eval.configs import CONTROLS
 from lvlm_prune.methods import METHODS
 
@@ -115,5 +115,7 @@ def _row(engine: Engine, asking: Asking, label: str, settings: Settings, job: Jo
     control = settings.method in CONTROLS
     try:
         return Compared(label, engine.pruned(asking, settings, job), control=control)
-    except (ValueError, TypeError, NoSinksError) as error:
-        return Compared(label, None, sentence(error), control)
+    except CancelledError:
+        raise
+    except Exception as error:  # one way that fails does not end the others
+        return Compared(label, None, told(error), control)

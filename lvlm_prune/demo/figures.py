@@ -124,7 +124,7 @@ def _tile(row: Compared, picture: str, full: Answered | None) -> str:
     tag = '<i class="tag">control</i>' if row.control else ""
     if row.answered is None:
         return (
-            f'<figure class="tile refused"><div class="blank">not on this model</div>'
+            f'<figure class="tile refused"><div class="blank">no answer</div>'
             f"<figcaption><b>{label}</b>{tag}<small>{escape(row.refusal)}</small></figcaption></figure>"
         )
     found = row.answered

@@ -6,7 +6,6 @@ kept between calls but the engine's results and the running jobs, so users never
 Every mistake comes out as a sentence.
 """
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,21 +14,17 @@ from typing import Any
 from lvlm_prune.budget import tokens_to_keep
 from lvlm_prune.config import KEEP
 from lvlm_prune.demo import cards, figures
-from lvlm_prune.demo.cancelling import CancelledError, Jobs
+from lvlm_prune.demo.cancelling import CancelledError, Job, Jobs
 from lvlm_prune.demo.compare import Progress, compare_budgets, compare_methods
 from lvlm_prune.demo.engine import Engine
 from lvlm_prune.demo.memory import give_back
+from lvlm_prune.demo.mistakes import told
 from lvlm_prune.demo.numbers import asked_numbers, compared_numbers
 from lvlm_prune.demo.pictures import kept_pair, merged_groups, score_map, small_picture
 from lvlm_prune.demo.results import Asked
 from lvlm_prune.demo.settings import Asking, Settings, check_budget, whole_tokens
-from lvlm_prune.demo.uploads import read_upload
-from lvlm_prune.demo.words import part, sentence
-
-logger = logging.getLogger(__name__)
-BROKEN = (
-    "Something failed inside the demo; the server's log says what. Try another image or method."
-)
+from lvlm_prune.demo.uploads import LargeImages, read_upload
+from lvlm_prune.demo.words import part
 
 
 @dataclass(frozen=True)
@@ -81,6 +76,7 @@ class Handlers:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.jobs = Jobs()
+        self.large = LargeImages()
         self.refused = engine.refused_methods()
 
     def ask(
@@ -105,7 +101,11 @@ class Handlers:
             session: who asks, so that it can be cancelled.
         """
         said: list[str] = []
-        with self._sentences(said), self.jobs.job(session) as job:
+        with (
+            self._sentences(said),
+            self.jobs.job(session) as job,
+            self.large.one_at_a_time(path, job),
+        ):
             asking, settings = _read(path, question, method, keep, reweight, sinks)
             yield AskView(cards.working("Answering with all visual tokens…"))
             full = self.engine.full(asking, job)
@@ -146,7 +146,11 @@ class Handlers:
         """Show a comparison as it goes on."""
         said: list[str] = []
         pictures: list[str] = []
-        with self._sentences(said), self.jobs.job(session) as job:
+        with (
+            self._sentences(said),
+            self.jobs.job(session) as job,
+            self.large.one_at_a_time(values[0], job),
+        ):
             asking, settings = _read(*values)
             for step in compare(self.engine, asking, settings, job):
                 for row in step.rows[len(pictures) :]:
@@ -180,8 +184,8 @@ class Handlers:
             total: tokens of the image before.
         """
         try:
-            image, digest = read_upload(path)
-            found = self.engine.visual_tokens(Asking(image, digest, "?"))
+            with self.large.one_at_a_time(path, Job()):
+                found = self.engine.visual_tokens(Asking(*read_upload(path), "?"))
         except ValueError:
             found = total  # the sentence comes when something is asked
         try:
@@ -199,11 +203,7 @@ class Handlers:
         except CancelledError as error:
             said.append(cards.message(str(error)))
         except Exception as error:
-            own = type(error).__module__.startswith("lvlm_prune.")
-            known = own or isinstance(error, (ValueError, TypeError))
-            if not known:
-                logger.exception("a request failed")
-            said.append(cards.mistake(sentence(error) if known else BROKEN))
+            said.append(cards.mistake(told(error)))
 
 
 def budget_text(keep: int, total: int) -> str:

@@ -1,11 +1,12 @@
 """Measure what a prompt costs: milliseconds up to its first token, bytes of its KV cache.
 
 In: a model, a boundary stage and one prompt. Out: `Prefilled`. Rounds are interleaved, full and
-pruned in turn, so that a busy machine slows both alike; nothing is estimated. Reweighting is in
-the times, answers that it runs beside are not.
+pruned in turn, so that a busy machine slows both alike; nothing is estimated. What a reweighting
+runs beside the answer is in the wait for the first token, and in nothing else.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from statistics import median, quantiles
 from time import perf_counter
@@ -13,10 +14,13 @@ from typing import Any
 
 import torch
 
+from lvlm_prune.attachment import attach
 from lvlm_prune.boundary import BoundaryStage
+from lvlm_prune.config import PruneConfig
 from lvlm_prune.decoder_call import coming_marks
 from lvlm_prune.demo.cancelling import Job
 from lvlm_prune.demo.results import Measured, Prefilled
+from lvlm_prune.demo.settings import UNPRUNED
 from lvlm_prune.inside import inside
 from lvlm_prune.kv_cache import cache_bytes
 from lvlm_prune.report import clock_ms
@@ -49,9 +53,25 @@ def prefill(model: Any, stage: BoundaryStage, inputs: Mapping[str, Any]) -> Pref
         encode=encode,
         select=started - entered - encode,
         prefill=ended - started,
+        first_token=first_token(model, stage.config, inputs),
         kv_bytes=cache_bytes(output.past_key_values),
         prompt=rewritten.arguments["input_ids"].shape[1],
     )
+
+
+def first_token(model: Any, config: PruneConfig, inputs: Mapping[str, Any]) -> float:
+    """Milliseconds until `generate` gives one new token, as a script waits for it.
+
+    Args:
+        model: the model.
+        config: what is attached meanwhile.
+        inputs: one prompt with one image.
+    """
+    device = inputs["input_ids"].device
+    with nullcontext() if config == UNPRUNED else attach(model, config):
+        started = clock_ms(device)
+        model.generate(**inputs, max_new_tokens=1, do_sample=False)
+        return clock_ms(device) - started
 
 
 def measure(
@@ -96,5 +116,5 @@ def spread(values: Sequence[float]) -> float:
 
 def _medians(runs: Sequence[Prefilled]) -> Prefilled:
     """The median of every time."""
-    names = ("encode", "select", "prefill")
+    names = ("encode", "select", "prefill", "first_token")
     return replace(runs[0], **{name: median(getattr(run, name) for run in runs) for name in names})

@@ -4,22 +4,22 @@ In: the handlers and the first example, already answered. Out: gradio `Blocks`. 
 out in `page_parts` and connected in `page_events`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 import gradio as gr
 
 from lvlm_prune.budget import tokens_to_keep
-from lvlm_prune.config import EVERYTHING, METHOD
-from lvlm_prune.demo.cancelling import Job
+from lvlm_prune.config import EVERYTHING
+from lvlm_prune.demo import cards
 from lvlm_prune.demo.closed_blocks import ClosedBlocks
 from lvlm_prune.demo.examples import examples
 from lvlm_prune.demo.handlers import AskView, Handlers
 from lvlm_prune.demo.page_events import connect
 from lvlm_prune.demo.page_parts import Opening, ask_part, compare_part, see_part, words_part
-from lvlm_prune.demo.settings import Asking, Settings
+from lvlm_prune.demo.settings import Asking, Settings, first_method
 from lvlm_prune.demo.uploads import read_upload
-from lvlm_prune.demo.words import LEAD, TITLE
+from lvlm_prune.demo.words import LEAD, OPENED, TITLE
 
 KEPT_SECONDS = 3600  # uploads and pictures are deleted after this time
 OPENING_KEEP = 0.06  # few enough that not every method keeps the answer
@@ -43,10 +43,13 @@ def first_example(handlers: Handlers) -> First:
     path, question = examples()[0]
     asking = Asking(*read_upload(str(path)), question)
     total = handlers.engine.visual_tokens(asking)
-    settings = Settings(METHOD, tokens_to_keep(OPENING_KEEP, total))
+    settings = Settings(first_method(handlers.refused), tokens_to_keep(OPENING_KEEP, total))
     # A model that has just been loaded is slow at first; every visitor sees the times of this one.
-    handlers.engine.measured(asking, Settings(EVERYTHING, total), Job())
-    view = handlers.shown(asking, settings, handlers.engine.ask(asking, settings))
+    more = (settings.reweight, settings.sinks)
+    list(handlers.ask(str(path), question, EVERYTHING, total, *more))
+    *_, view = handlers.ask(str(path), question, settings.method, settings.keep, *more)
+    if view.answers is not None:
+        view = replace(view, message=cards.message(OPENED))
     return First(Opening(str(path), question, settings, total), view)
 
 

@@ -21,7 +21,6 @@ from lvlm_prune.demo.uploads import LIMITS
 from lvlm_prune.demo.words import (
     GLOSSARY,
     HELP,
-    OPENED,
     SINKS,
     method_line,
     reweightings,
@@ -203,7 +202,7 @@ def see_part(view: AskView) -> Seen:
         view: what is shown at first.
     """
     gr.HTML("<h2>2. See</h2>")
-    message = gr.HTML(cards.message(OPENED), elem_id="message")
+    message = gr.HTML(view.message, elem_id="message")
     answers = gr.HTML(view.answers, elem_id="answers")
     kept = gr.HTML(view.kept, elem_id="kept")
     note = gr.HTML(view.note, elem_id="note")

@@ -73,6 +73,8 @@ class Prefilled:
         encode: ms of the vision encoder and projector, with the signals that were read.
         select: ms of scores, selection and merging, and of shortening the prompt.
         prefill: ms of the LLM.
+        first_token: ms of the whole wait, `generate` with one new token; with everything that a
+            reweighting runs beside the answer.
         kv_bytes: bytes of the tensors in the KV cache behind it.
         prompt: columns of the prompt.
     """
@@ -80,13 +82,9 @@ class Prefilled:
     encode: float
     select: float
     prefill: float
+    first_token: float
     kv_bytes: int
     prompt: int
-
-    @property
-    def first_token(self) -> float:
-        """Milliseconds up to the first new token."""
-        return self.encode + self.select + self.prefill
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,14 @@ In: values of the page's controls, or of a client. Out: two frozen values, `Aski
 that serve as keys of the results. Every mistake is a ValueError in one sentence. It knows no model.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from PIL import Image
 
-from lvlm_prune.config import PruneConfig
+from lvlm_prune.config import METHOD, PruneConfig
+from lvlm_prune.eval.configs import CONTROLS
+from lvlm_prune.methods import METHODS
 
 LONGEST_QUESTION = 500  # characters
 NO_REWEIGHTING = "none"
@@ -105,3 +108,13 @@ def check_budget(keep: int, total: int) -> None:
         raise ValueError(
             f"{keep} is more than the {total} visual tokens of this image; choose at most {total}."
         )
+
+
+def first_method(refused: Collection[str]) -> str:
+    """The method that the page opens with: the default, or the first that the model can run.
+
+    Args:
+        refused: methods that the model cannot run.
+    """
+    able = [name for name in (METHOD, *METHODS) if name not in refused and name not in CONTROLS]
+    return able[0]

@@ -6,10 +6,15 @@ name the upload and never a path, as they go to whoever sent it.
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
+from warnings import catch_warnings, simplefilter
 
 from PIL import Image
 
+from lvlm_prune.demo.cancelling import Job
 from lvlm_prune.errors import ImageFileError
 from lvlm_prune.images import FORMATS, MAX_BYTES, load_image
 
@@ -17,6 +22,8 @@ SHORTEST = 16  # pixels; a patch of an encoder has about as many
 LONGEST = 10_000  # pixels of a side
 NARROWEST = 50  # the longer side by the shorter one, at most
 STRIP = 256  # rows of pixels that are fingerprinted at a time
+LARGE = 12 * 10**6  # pixels; of larger images one is held at a time, whoever asks
+PATIENCE = 0.2  # seconds between two looks whether the one who waits has cancelled
 
 
 def read_upload(path: str | None) -> tuple[Image.Image, str]:
@@ -54,6 +61,45 @@ def read_upload(path: str | None) -> tuple[Image.Image, str]:
             f"{NARROWEST} times as long as the other."
         )
     return image, digest(image)
+
+
+class LargeImages:
+    """Lets one large image in at a time, as a decoded one takes hundreds of megabytes."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+
+    @contextmanager
+    def one_at_a_time(self, path: str | None, job: Job) -> Iterator[None]:
+        """Hold the place of a large image during the block; others do not wait.
+
+        Args:
+            path: of an upload, or None.
+            job: ends the waiting.
+
+        Raises:
+            CancelledError: the job was cancelled while it waited.
+        """
+        if not path or pixels(path) <= LARGE:
+            yield
+            return
+        while not self._lock.acquire(timeout=PATIENCE):
+            job.check()
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+
+def pixels(path: str) -> int:
+    """Pixels that an image's head announces; 0 where it cannot be read, which is said later."""
+    try:
+        with catch_warnings():
+            simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as image:
+                return int(image.width * image.height)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return 0
 
 
 def digest(image: Image.Image) -> str:
