@@ -53,6 +53,7 @@ class Jobs:
 
     def __init__(self) -> None:
         self._running: dict[str, set[Job]] = {}
+        self._closed = False
         self._lock = Lock()
 
     @contextmanager
@@ -61,6 +62,8 @@ class Jobs:
         job = Job()
         with self._lock:
             self._running.setdefault(session, set()).add(job)
+            if self._closed:
+                job.cancel()
         try:
             yield job
         finally:
@@ -76,6 +79,14 @@ class Jobs:
         for job in jobs:
             job.cancel()
         return len(jobs)
+
+    def close(self) -> None:
+        """Cancel the jobs of all sessions, and every one that begins after this."""
+        with self._lock:
+            self._closed = True
+            for jobs in self._running.values():
+                for job in jobs:
+                    job.cancel()
 
     def __len__(self) -> int:
         """Running jobs of all sessions."""
