@@ -7,29 +7,11 @@ import importlib
 import importlib.util
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from demo_extra.shown import SLOW
-
-STARTS = 120  # seconds, on a busy machine; a quiet one takes seven
-
-
-@dataclass(frozen=True)
-class Server:
-    """A running `lvlm-prune demo`."""
-
-    url: str
-    pid: int
-    log: Path
+from demo_extra.starting import Server, started
 
 
 @pytest.fixture(scope="session")
@@ -43,24 +25,8 @@ def gradio_client():
 @pytest.fixture(scope="session")
 def server(gradio_client, tmp_path_factory) -> Iterator[Server]:
     """The demo of the bundled model, as a user starts it."""
-    folder = tmp_path_factory.mktemp("demo")
-    log, port = folder / "server.log", free_port()
-    # Uploads and pictures go below the tests' own folder, and what gradio would send goes nowhere.
-    environment = {**os.environ, "GRADIO_TEMP_DIR": str(folder / "files"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "lvlm_prune.cli", "demo", "--port", str(port)]
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            command, stdout=stream, stderr=subprocess.STDOUT, env=environment, cwd=folder
-        )
-    try:
-        wait_for(f"http://127.0.0.1:{port}/", process, log)
-        yield Server(f"http://127.0.0.1:{port}", process.pid, log)
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
+    with started(tmp_path_factory.mktemp("demo")) as served:
+        yield served
 
 
 @pytest.fixture(scope="session")
@@ -107,24 +73,3 @@ def visit(browser, server) -> Iterator:
     for context in contexts:
         context.close()
     assert wrong == []
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
-    """Wait until the page answers, or say why it does not."""
-    ends = time.monotonic() + STARTS
-    while time.monotonic() < ends:
-        if process.poll() is not None:
-            raise RuntimeError(f"the demo ended: {log.read_text()}")
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise RuntimeError(f"no page after {STARTS} s: {log.read_text()}")

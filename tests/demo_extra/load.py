@@ -176,7 +176,7 @@ def served() -> Iterator[tuple[str, int]]:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "GRADIO_TEMP_DIR": folder}
+        environment = {**os.environ, "TMPDIR": folder}
         command = [sys.executable, "-m", "lvlm_prune.cli", "demo", "--port", str(port)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
         try:
