@@ -98,6 +98,16 @@ class BoundaryStage:
                 f"{', '.join(read)} are read off the encoder's attention, which is known only for "
                 "the families of `lvlm-prune models`"
             )
+        if self.method.encoder_grid is not None and set(self.marks) - {"size"}:
+            raise ValueError(
+                f"{', '.join(self.marks)} are read for every visual token of the whole image, and "
+                f"method {self.method.name!r} encodes a smaller one; choose another method"
+            )
+        if read and self.method.step is not None:
+            raise ValueError(
+                f"{', '.join(read)} are read off the attention of all tokens, and method "
+                f"{self.method.name!r} drops some of them inside the encoder; choose another method"
+            )
         more = marks_request(self.adapter.shape, self.marks)
         if not more.layers:
             return request

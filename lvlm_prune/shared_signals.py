@@ -42,6 +42,8 @@ def merged(one: SignalRequest, other: SignalRequest) -> SignalRequest:
         keys_layer=one.keys_layer if other.keys_layer is None else other.keys_layer,
         sinks_layer=sinks.sinks_layer,
         sinks_ratio=sinks.sinks_ratio,
+        text=one.text or other.text,
+        clip=one.clip or other.clip,
         fingerprint=one.fingerprint or other.fingerprint,
     )
 
