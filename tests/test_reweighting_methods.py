@@ -1,4 +1,4 @@
-"""Every pruning method together with every reweighting: refused at attach, or the same selection."""
+"""Every pruning method beside every reweighting: refused at attach, or the same selection."""
 
 import pytest
 import torch
