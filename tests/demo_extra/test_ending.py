@@ -3,6 +3,8 @@
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -12,6 +14,7 @@ from demo_extra.starting import begun, free_port, started
 from lvlm_prune.assets import asset
 from lvlm_prune.demo.address import LOOPBACK, check_address, names
 from lvlm_prune.demo.cancelling import CancelledError, Jobs
+from lvlm_prune.demo.ending import PATIENCE
 from lvlm_prune.demo.server import lines
 
 SCENE = asset("probe", "images", "scene_000012.jpg")
@@ -57,6 +60,37 @@ def test_a_signal_ends_it_while_it_loads(gradio_client, tmp_path, number, code):
     assert (found, log.read_text()) == (code, "")
     assert seconds < SECONDS
     assert list((tmp_path / "files").iterdir()) == []
+
+
+DEAF = """
+import sys, time
+from pathlib import Path
+from lvlm_prune.demo.ending import ending
+with ending(Path(sys.argv[1])):
+    print("begun", flush=True)
+    while True:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print("heard", flush=True)
+"""
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_work_that_does_not_end_is_left_and_a_second_signal_does_not_wait(tmp_path, twice):
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    command = [sys.executable, "-c", DEAF, str(uploads)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "begun\n"
+        begun = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "heard\n"
+        if twice:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == (143 if twice else 130)
+    assert (time.monotonic() - begun < PATIENCE) == twice
+    assert not uploads.exists()
 
 
 def test_it_says_its_address_and_how_to_end_it(server):
