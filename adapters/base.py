@@ -40,6 +40,7 @@ class Adapter(ABC):
     projector: ClassVar[str]  # path to the projector
     pixels: Mapping[str, str] = {"image": "pixel_values"}  # by modality
     tiles: ClassVar[bool] = False  # whether an image may be cut into tiles
+    newlines: ClassVar[bool] = False  # whether newline tokens may stand between rows of an image
     fixed: ClassVar[tuple[str, ...]] = ()  # settings of a call that must be the config's
     resizes: ClassVar[bool] = False  # whether images can be encoded at another grid
     counts_positions: bool = True  # whether rotary positions are a plain count

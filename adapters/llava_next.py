@@ -34,6 +34,7 @@ class LlavaNextAdapter(LlavaAdapter):
     model_types = ("llava_next",)
     covers = "LLaVA-NeXT (1.6), tiles"
     tiles = True
+    newlines = True
     resizes = False
 
     def grid(self) -> tuple[int, int] | None:

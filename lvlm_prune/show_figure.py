@@ -75,6 +75,11 @@ class Drawn:
     total: int
     groups: Tensor | None = None
 
+    @property
+    def candidates(self) -> int:
+        """Tokens that show the image, which a method chooses from; the others are newlines."""
+        return sum(len(rows) for rows, _ in self.tiles) or self.total
+
 
 def whole(choices: Sequence[Choice]) -> Drawn:
     """One choice from those for an image, which some models encode as several."""

@@ -30,9 +30,9 @@ def answered(text: str, kept: int, total: int = 16) -> Answered:
     return Answered(text, None, Drawn([], torch.arange(kept), None, None, total))
 
 
-def said(pruned: Answered, cost: Prefilled, spread: float = 0.0) -> str:
+def said(pruned: Answered, cost: Prefilled, spread: float = 0.0, reweight: str = "none") -> str:
     asked = Asked(answered("yes", 16), pruned, Measured(COST, cost, 5, spread))
-    return cards.answers(ASKING, Settings("cls", 4), asked)
+    return cards.answers(ASKING, Settings("cls", 4, reweight), asked)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,13 @@ def test_nothing_is_saved_where_nothing_was_pruned():
     text = said(answered("yes", 16), replace(COST, prefill=7.0))
     assert "All 16 visual tokens are kept, so nothing is saved" in text
     assert "wait for the first token" not in text
+
+
+def test_reweighting_alone_is_named_with_what_it_costs():
+    text = said(answered("no", 16), replace(COST, prefill=15.0), reweight="gift")
+    assert "attention is reweighted" in text
+    assert "prefill +50" in text
+    assert "nothing is saved" not in text
 
 
 @pytest.mark.parametrize(("differ", "busy"), [(UNSTEADY, False), (UNSTEADY + 0.01, True)])

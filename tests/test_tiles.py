@@ -6,9 +6,11 @@ from tiny_families import FAMILIES, IMAGE
 
 from lvlm_prune import attach, prune_inputs
 from lvlm_prune.adapters import adapter_for
+from lvlm_prune.boundary import BoundaryStage
 from lvlm_prune.budget import split_budget
 from lvlm_prune.config import PruneConfig
 from lvlm_prune.methods import METHODS
+from lvlm_prune.show_figure import whole
 from lvlm_prune.signals import SignalRequest
 from lvlm_prune.stage import part_budgets
 
@@ -30,6 +32,18 @@ def test_tiles_cut_the_candidates_into_rectangles(name):
             rows = torch.cat([part.rows for part in parts])
             assert rows.sort().values.tolist() == list(range(group.candidates))
             assert all(len(part.rows) == part.grid[0] * part.grid[1] for part in parts)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_only_families_with_newline_tokens_have_less_to_choose_from_than_placeholders(name):
+    family = FAMILIES[name]
+    model, inputs = family.model(), family.prompts("tit")
+    stage = BoundaryStage(model, PruneConfig(method="identity", keep=1.0))
+    choice = whole(stage.select(stage.encode(inputs)))
+    groups = groups_of(name, "tit")
+    assert choice.candidates == sum(group.candidates * len(group.images) for group in groups)
+    assert (choice.candidates < choice.total) == adapter_for(model).newlines
 
 
 def test_next_has_a_base_tile_and_an_unpadded_picture():

@@ -26,7 +26,7 @@ def answers(asking: Asking, settings: Settings, asked: Asked) -> str:
     return (
         f'<p class="question">“{escape(asking.question)}”</p>'
         f'<div class="cards">{"".join(cards)}</div>'
-        f'<p class="verdict">{_verdict(asked)}</p>'
+        f'<p class="verdict">{_verdict(asked, settings)}</p>'
         f'<p class="fine">{_measured(asked.measured, settings)}</p>'
     )
 
@@ -52,7 +52,7 @@ def _measured(measured: Measured, settings: Settings) -> str:
     )
 
 
-def _verdict(asked: Asked) -> str:
+def _verdict(asked: Asked, settings: Settings) -> str:
     """What came of it, in a sentence."""
     kept, total, costs = asked.pruned.tokens, asked.full.tokens, asked.measured
     holds = (
@@ -60,15 +60,15 @@ def _verdict(asked: Asked) -> str:
         if asked.same
         else '<strong class="differs">the answer changes</strong>'
     )
-    if kept == total:
-        return f"All {total} visual tokens are kept, so nothing is saved; {holds}."
     memory = change(costs.full.kv_bytes, costs.pruned.kv_bytes)
     prefill = change(costs.full.prefill, costs.pruned.prefill)
     wait = change(costs.full.first_token, costs.pruned.first_token)
-    return (
-        f"With {kept} of {total} visual tokens ({part(kept, total)}) {holds}. "
-        f"KV cache {memory}, prefill {prefill}, the whole wait for the first token {wait}."
-    )
+    measured = f"KV cache {memory}, prefill {prefill}, the whole wait for the first token {wait}."
+    if kept < total:
+        return f"With {kept} of {total} visual tokens ({part(kept, total)}) {holds}. {measured}"
+    if settings.reweight == NO_REWEIGHTING:
+        return f"All {total} visual tokens are kept, so nothing is saved; {holds}."
+    return f"All {total} visual tokens are kept and attention is reweighted: {holds}. {measured}"
 
 
 def _card(kind: str, title: str, asked: Asked) -> str:

@@ -113,11 +113,17 @@ class Engine:
         return frozenset(refused_methods(None if generic else adapter))
 
     def visual_tokens(self, asking: Asking) -> int:
-        """Visual tokens N of an image in this model."""
+        """Visual tokens of an image that can be kept: of those that show it, all.
+
+        Newline tokens between rows of tiles are none of these; only the encoder tells them apart.
+        """
+        adapter = adapter_for(self.model)
 
         def count() -> int:
-            token_id = adapter_for(self.model).token_id("image")
-            return int((self._inputs(asking)["input_ids"] == token_id).sum())
+            inputs = self._inputs(asking)
+            if adapter.newlines:
+                return self._choice(inputs, UNPRUNED).candidates
+            return int((inputs["input_ids"] == adapter.token_id("image")).sum())
 
         return self._in_thread(count)
 

@@ -109,7 +109,7 @@ class Handlers:
             asking, settings = _read(path, question, method, keep, reweight, sinks)
             yield AskView(cards.working("Answering with all visual tokens…"))
             full = self.engine.full(asking, job)
-            check_budget(settings.keep, full.choice.total)
+            check_budget(settings.keep, full.choice.candidates)
             yield AskView(cards.working(f"Answering with {settings.keep} visual tokens…"))
             pruned = self.engine.pruned(asking, settings, job)
             yield AskView(cards.working("Measuring both in turn…"))

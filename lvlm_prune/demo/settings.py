@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from lvlm_prune.config import METHOD, PruneConfig
+from lvlm_prune.config import EVERYTHING, METHOD, PruneConfig
 from lvlm_prune.eval.configs import CONTROLS
 from lvlm_prune.methods import METHODS
 
@@ -77,7 +77,8 @@ class Settings:
         return PruneConfig.from_dict(
             {
                 "method": self.method,
-                "keep": self.keep,
+                # An int would be a budget of those that show the image, without newline tokens.
+                "keep": 1.0 if self.method == EVERYTHING else self.keep,
                 "reweight": reweight,
                 "sinks": self.sinks,
             }
