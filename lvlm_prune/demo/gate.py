@@ -85,7 +85,23 @@ class Gate:
             await self.app(scope, _replay(await _whole(receive, size), receive), send)
             return
         with await self._room(size):
-            await self.app(scope, receive, send)
+            await self._store(scope, receive, send)
+
+    async def _store(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Hand an upload on; that somebody broke it off is no error of the server's."""
+        gone = False
+
+        async def listened() -> Message:
+            nonlocal gone
+            message = await receive()
+            gone = message["type"] == "http.disconnect"
+            return message
+
+        try:
+            await self.app(scope, listened, send)
+        except Exception:
+            if not gone:
+                raise
 
     def _check_host(self, host: str) -> None:
         """Refuse names that are not the server's; a stranger's page can point one at it."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import socket
 import time
 import urllib.request
 from http.client import HTTPConnection
@@ -136,6 +137,21 @@ def test_the_environment_opens_nothing(gradio_client, tmp_path):
             assert (code, "a secret" in text) == (404, False)
         reply = json.loads(asked(f"{server.url}/config")[1])
         assert str(tmp_path / "files") in json.dumps(reply)
+
+
+def test_an_upload_that_is_broken_off_is_no_error_of_the_servers(server):
+    place, logged = urlsplit(server.url), server.log.read_text()
+    head = (
+        f"POST /gradio_api/upload HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Length: 9000\r\n"
+        "Content-Type: multipart/form-data; boundary=B\r\n\r\n"
+        '--B\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    )
+    with socket.create_connection((place.hostname, place.port)) as connection:
+        connection.sendall(head.encode() + b"x" * 100)
+        time.sleep(0.5)
+    time.sleep(0.5)
+    assert asked(f"{server.url}/theme.css")[0] == 200
+    assert server.log.read_text() == logged
 
 
 async def stored(scope, receive, send) -> None:
