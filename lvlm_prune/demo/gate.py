@@ -78,6 +78,9 @@ class Gate:
         """
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         self._check_host(headers.get(b"host", ""))
+        # A stranger's page can send an upload here without asking, but says where it is from.
+        if b"origin" in headers:
+            self._check_host(headers[b"origin"].partition("://")[2])
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         self._check_path(path)
         size = _declared(headers)

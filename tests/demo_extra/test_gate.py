@@ -111,6 +111,20 @@ def test_an_example_of_the_page_is_served(server):
             assert reply.read(2) == b"\xff\xd8"  # JPEG
 
 
+@pytest.mark.parametrize(
+    ("origin", "code"),
+    [
+        ("http://evil.example", 421),
+        ("https://localhost.evil.example", 421),
+        ("null", 421),
+        ("http://localhost:7860", 200),
+        ("http://[::1]:7860", 200),
+    ],
+)
+def test_pages_of_others_are_refused(server, origin, code):
+    assert asked(f"{server.url}/theme.css", Origin=origin)[0] == code
+
+
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:1", "[::1]:7860", "[::1]", "LOCALHOST:1"])
 def test_its_own_names_are_answered(server, host):
     assert asked(f"{server.url}/theme.css", Host=host)[0] == 200
