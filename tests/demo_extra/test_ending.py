@@ -67,12 +67,12 @@ import sys, time
 from pathlib import Path
 from lvlm_prune.demo.ending import ending
 with ending(Path(sys.argv[1])):
-    print("begun", flush=True)
-    while True:
-        try:
-            time.sleep(60)
-        except KeyboardInterrupt:
-            print("heard", flush=True)
+    try:
+        print("begun", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("heard", flush=True)
+        time.sleep(60)
 """
 
 
