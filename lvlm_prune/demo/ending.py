@@ -1,7 +1,8 @@
-"""Ending the server on Ctrl-C or SIGTERM, at once and whatever it does, with the uploads deleted.
+"""Ending the server on a signal, at once and whatever it does, with the uploads deleted.
 
 In: a block of work and the folder of the uploads. Out: exit code 128 + the signal's number, as of a
-program that a signal ended: 130 after Ctrl-C, 143 after SIGTERM. A pass of a large model takes
+program that a signal ended: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, which comes when
+a terminal is closed, unless `nohup` has it ignored. A pass of a large model takes
 longer than anybody wants to wait and cannot be broken off, so the process leaves without it.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 from threading import Timer
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
 PATIENCE = 1.0  # seconds that the work has to come to an end in order
 
 
@@ -43,7 +44,7 @@ def ending(uploads: Path) -> Iterator[None]:
         _leave(128 + number, uploads)
 
     def first(number: int, frame: Any) -> None:
-        for other in SIGNALS:
+        for other in heard:
             signal.signal(other, at_once)
         # Also where the exception gets lost, as in a destructor, or something waits for the model.
         late = Timer(PATIENCE, _leave, (128 + number, uploads))
@@ -51,7 +52,9 @@ def ending(uploads: Path) -> Iterator[None]:
         late.start()
         raise EndedError(number)
 
-    before = {number: signal.signal(number, first) for number in SIGNALS}
+    ignored = {number for number in SIGNALS[2:] if signal.getsignal(number) == signal.SIG_IGN}
+    heard = {*SIGNALS} - ignored
+    before = {number: signal.signal(number, first) for number in heard}
     try:
         yield
     except EndedError as end:

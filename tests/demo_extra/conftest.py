@@ -63,7 +63,11 @@ def visit(browser, server) -> Iterator:
         page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
         page.goto(server.url, wait_until="domcontentloaded")
         page.locator("#answers .verdict").wait_for(timeout=SLOW)
-        page.locator("#ask").wait_for(timeout=SLOW)
+        # gradio draws its parts one after the other, in no fixed order.
+        for part in ("#ask", "#question textarea", "#method input", "#keep input[type=range]"):
+            page.locator(part).wait_for(timeout=SLOW)
+        for part in ("#more button", "#kept input[type=range]", "#words-part button"):
+            page.locator(part).first.wait_for(timeout=SLOW)
         return page
 
     def foreign(address: str) -> bool:

@@ -11,7 +11,7 @@ def focused(page) -> str:
     return page.evaluate(
         """() => {
             for (let part = document.activeElement; part; part = part.parentElement)
-                if (/^[a-z][a-z-]*[0-9]?$/.test(part.id) && part.id !== "root") return part.id;
+                if (/^(?!html-|root)[a-z][a-z-]*[0-9]?$/.test(part.id)) return part.id;
             return "";
         }"""
     )

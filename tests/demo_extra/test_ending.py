@@ -93,6 +93,22 @@ def test_work_that_does_not_end_is_left_and_a_second_signal_does_not_wait(tmp_pa
     assert not uploads.exists()
 
 
+@pytest.mark.parametrize("ignored", [False, True], ids=["terminal closed", "nohup"])
+def test_a_closed_terminal_ends_it_unless_that_is_ignored(tmp_path, ignored):
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    before = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)" if ignored else ""
+    command = [sys.executable, "-c", before + DEAF, str(uploads)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGHUP)
+        if ignored:
+            time.sleep(0.3)
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == (143 if ignored else 129)
+    assert not uploads.exists()
+
+
 def test_it_says_its_address_and_how_to_end_it(server):
     assert server.log.read_text().splitlines()[0] == (
         f"The demo is at {server.url}/ - Ctrl-C ends it."
